@@ -1,0 +1,327 @@
+"""The ``mbnet`` command.
+
+Each sub-command imports what it needs when it runs, so that a car without PyTorch has the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mbnet_perception.core.detections import Detections, Selection
+from mbnet_perception.inference.format import ModelError
+from mbnet_perception.inference.models import OperatingPoint
+
+if TYPE_CHECKING:
+    from mbnet_perception.inference.detector import Detector
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
+
+
+class CommandError(RuntimeError):
+    """Something the user can mend; the message says how."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command; errors go to stderr as one line.
+
+    Returns:
+        Exit status: 0 if all went well, 1 if not, 130 if it was interrupted.
+    """
+    args = build_parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except ModuleNotFoundError as error:
+        # One of ours missing is a fault; one of theirs is an extra that was not installed.
+        if (error.name or "").startswith("mbnet_perception"):
+            raise
+        extra = {"train": "train", "export": "train"}.get(args.command, "evaluate")
+        print(
+            f"error: mbnet {args.command} needs the module {error.name!r}; install it with "
+            f"pip install 'mbnet_perception[{extra}]' (rclpy comes with ROS 2)",
+            file=sys.stderr,
+        )
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All sub-commands with their arguments, units and defaults."""
+    parser = argparse.ArgumentParser(
+        "mbnet", description="MobileNet SSDLite detection for ROS 2 robot cars."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    command = _add(commands, "detect", run_detect, "draw what the detector sees in pictures")
+    command.add_argument("source", type=Path, help="picture, video, or folder of pictures")
+    command.add_argument("-o", "--output", type=Path, required=True, help="file; folder for folder")
+    _add_operating_point(command)
+    command.add_argument("--score-threshold", type=float, default=Selection.score_threshold)
+    command.add_argument("--iou-threshold", type=float, default=Selection.iou_threshold)
+
+    command = _add(commands, "evaluate", run_evaluate, "measure a model on labelled pictures")
+    command.add_argument("--data", type=Path, required=True, help="COCO JSON, federated or plain")
+    _add_operating_point(command)
+    command.add_argument("--json", action="store_true", help="figures as JSON")
+
+    command = _add(commands, "train", run_train, "train a network from a recipe")
+    command.add_argument("recipe", type=Path, help="YAML file, see config/training")
+    command.add_argument("-o", "--output", type=Path, required=True, help="folder for checkpoints")
+    command.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+
+    command = _add(commands, "export", run_export, "make a checkpoint a model the node can run")
+    command.add_argument("checkpoint", type=Path)
+    command.add_argument(
+        "--data", type=Path, required=True, help="COCO JSON that each resolution is tested on"
+    )
+    command.add_argument("--models", type=Path, help="folder to add it to (the installed one)")
+    command.add_argument(
+        "--resolutions",
+        type=int,
+        nargs="+",
+        default=[160, 192, 224, 256, 288, 320],
+        metavar="N",
+        help="long sides in pixels to offer (%(default)s)",
+    )
+
+    command = _add(commands, "synth-bag", run_synth_bag, "write a bag of a synthetic drive")
+    command.add_argument("output", type=Path, help="bag folder to make (mcap)")
+    command.add_argument("--seconds", type=float, default=10.0, help="length (%(default)s)")
+    command.add_argument("--rate", type=float, default=15.0, help="pictures a second (%(default)s)")
+    command.add_argument("--size", type=int, nargs=2, default=[640, 480], metavar=("W", "H"))
+    command.add_argument("--seed", type=int, help="of the scene (a city street)")
+
+    command = _add(commands, "synth-data", run_synth_data, "draw labelled synthetic pictures")
+    command.add_argument("output", type=Path, help="folder to fill")
+    command.add_argument("--pictures", type=int, default=1200, help="how many (%(default)s)")
+    command.add_argument("--size", type=int, nargs=2, default=[320, 240], metavar=("W", "H"))
+    command.add_argument("--seed", type=int, default=0, help="of scenes and moments (%(default)s)")
+
+    command = _add(commands, "data-bag", run_data_bag, "write a bag of a data set's pictures")
+    command.add_argument("data", type=Path, help="COCO JSON")
+    command.add_argument("output", type=Path, help="bag folder to make (mcap)")
+    command.add_argument("--rate", type=float, default=5.0, help="pictures a second (%(default)s)")
+
+    command = _add(commands, "demo", run_demo, "replay a bag through the live node")
+    command.add_argument("bag", type=Path)
+    command.add_argument("-o", "--output", type=Path, default=Path("demo_out"))
+    command.add_argument("--seconds", type=float, default=10.0, help="length (%(default)s)")
+    command.add_argument("--rate", type=float, default=15.0, help="pictures a second (%(default)s)")
+    return parser
+
+
+def run_detect(args: argparse.Namespace) -> int:
+    """Draw detections into a picture, a video, or each picture of a folder."""
+    from mbnet_perception.core.drawing import draw_detections
+
+    selection = Selection(args.score_threshold, args.iou_threshold)
+    detector = _load_detector(args)
+    source, output = args.source, args.output
+    if not source.exists():
+        raise CommandError(f"{source} does not exist")
+
+    def draw(name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        found, _ = detector.detect(image, selection)
+        print(f"{name}: {_describe(found, detector.classes)}")
+        return draw_detections(image, found, detector.classes)
+
+    if source.suffix.lower() in VIDEOS:
+        _draw_video(source, output, draw)
+        return 0
+    files = [source]
+    if source.is_dir():
+        files = sorted(f for f in source.iterdir() if f.suffix.lower() in PICTURES)
+        output.mkdir(parents=True, exist_ok=True)
+        if not files:
+            raise CommandError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))})")
+    failed = 0
+    for file in files:
+        target = output / file.name if output.is_dir() else output
+        image = cv2.imread(str(file), cv2.IMREAD_COLOR)
+        if image is None:
+            print(f"error: {file}: no picture that OpenCV can decode", file=sys.stderr)
+            failed += 1
+        else:
+            _write_picture(target, draw(file.name, np.asarray(image, np.uint8)))
+    return 1 if failed else 0
+
+
+def run_evaluate(args: argparse.Namespace) -> int:
+    """Print AP and AP50, overall and for each class."""
+    from mbnet_perception.evaluation.accuracy import measure_model
+    from mbnet_perception.evaluation.dataset import read_coco
+
+    dataset = read_coco(args.data)
+    result = measure_model(dataset, _load_detector(args))
+    if args.json:
+        print(json.dumps(asdict(result), indent=2))
+        return 0
+    print(f"{'class':15} {'AP':>6} {'AP50':>6} {'boxes':>6} {'pictures':>8}")
+    for name, row in result.classes.items():
+        print(f"{name:15} {row.ap:6.3f} {row.ap50:6.3f} {row.boxes:6} {row.pictures:8}")
+    print(f"{'mean':15} {result.ap:6.3f} {result.ap50:6.3f}")
+    return 0
+
+
+def run_train(args: argparse.Namespace) -> int:
+    """Train; progress goes to stderr, the result to stdout."""
+    from mbnet_perception.training.recipe import read_recipe
+    from mbnet_perception.training.train import train
+
+    result = train(read_recipe(args.recipe), args.output, args.resume)
+    print(f"AP {result.ap:.3f}  AP50 {result.ap50:.3f}  checkpoint {args.output / 'last.pt'}")
+    return 0
+
+
+def run_export(args: argparse.Namespace) -> int:
+    """Write the model file, measure it at each resolution, and list it in the manifest."""
+    from mbnet_perception.evaluation.accuracy import measure_model
+    from mbnet_perception.evaluation.dataset import read_coco
+    from mbnet_perception.inference.detector import Detector
+    from mbnet_perception.inference.models import add_model, find_models_folder
+    from mbnet_perception.training.export import export_checkpoint
+
+    dataset = read_coco(args.data)
+    folder = args.models or find_models_folder()
+    model, metadata = export_checkpoint(args.checkpoint, tuple(sorted(args.resolutions)))
+    measured = {}
+    for resolution in metadata.resolutions:
+        result = measure_model(dataset, Detector(model, resolution, origin=str(args.checkpoint)))
+        measured[resolution] = {"ap": round(result.ap, 4), "ap50": round(result.ap50, 4)}
+        print(f"resolution {resolution}: AP {result.ap:.3f}  AP50 {result.ap50:.3f}")
+    print(add_model(folder, model, metadata, {"data": args.data.name, "accuracy": measured}))
+    return 0
+
+
+def run_synth_bag(args: argparse.Namespace) -> int:
+    """Write a drive through a synthetic scene."""
+    from mbnet_perception.evaluation.sample_drive import SEED, write_drive
+
+    seed = SEED if args.seed is None else args.seed
+    count = write_drive(args.output, args.seconds, args.rate, tuple(args.size), seed)
+    print(f"{count} pictures in {args.output}")
+    return 0
+
+
+def run_synth_data(args: argparse.Namespace) -> int:
+    """Write synthetic pictures and a label file."""
+    from mbnet_perception.evaluation.synthetic import write_pictures
+
+    print(write_pictures(args.output, args.pictures, tuple(args.size), args.seed))
+    return 0
+
+
+def run_data_bag(args: argparse.Namespace) -> int:
+    """Write the pictures of a data set as a bag, with their labels as ground truth."""
+    from mbnet_perception.evaluation.bags import write_pictures
+
+    print(f"{write_pictures(args.output, args.data, args.rate)} pictures in {args.output}")
+    return 0
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """See :func:`mbnet_perception.nodes.demo.run_demo`."""
+    from mbnet_perception.nodes.demo import run_demo
+
+    return run_demo(args.bag, args.output, args.seconds, args.rate)
+
+
+def _add(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: object,
+    text: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_operating_point(command: argparse.ArgumentParser) -> None:
+    point = OperatingPoint()
+    command.add_argument("--model", type=Path, help="model file, in place of an installed one")
+    command.add_argument("--backbone", default=point.backbone, help="(%(default)s)")
+    command.add_argument(
+        "--alpha", type=float, default=point.alpha, help="width multiplier (%(default)s)"
+    )
+    command.add_argument("--precision", default=point.precision, help="(%(default)s)")
+    command.add_argument(
+        "--resolution",
+        type=int,
+        default=point.resolution,
+        help="long side of the network input in pixels (%(default)s)",
+    )
+
+
+def _load_detector(args: argparse.Namespace) -> Detector:
+    from mbnet_perception.inference.detector import Detector
+    from mbnet_perception.inference.models import ModelLibrary
+
+    if args.model:
+        try:
+            model = args.model.read_bytes()
+        except OSError as error:
+            raise ModelError(f"{args.model}: cannot be read: {error.strerror}") from error
+        return Detector(model, args.resolution, origin=str(args.model))
+    library = ModelLibrary()
+    entry = library.find(OperatingPoint(args.backbone, args.alpha, args.resolution, args.precision))
+    return Detector(library.read(entry), args.resolution, origin=entry.file)
+
+
+def _describe(found: Detections, classes: Sequence[str]) -> str:
+    pairs = zip(found.classes, found.scores, strict=True)
+    return ", ".join(f"{classes[k]} {score:.2f}" for k, score in pairs) or "nothing"
+
+
+def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() not in PICTURES or not cv2.imwrite(str(path), image):
+        raise CommandError(f"{path} cannot be written; it should end in .jpg or .png")
+
+
+def _draw_video(
+    source: Path, output: Path, draw: Callable[[str, NDArray[np.uint8]], NDArray[np.uint8]]
+) -> None:
+    capture = cv2.VideoCapture(str(source))
+    rate = capture.get(cv2.CAP_PROP_FPS) or 15.0
+    writer = None
+    for number, image in enumerate(_frames(capture)):
+        drawn = draw(f"frame {number}", image)
+        if writer is None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            size = (drawn.shape[1], drawn.shape[0])
+            writer = cv2.VideoWriter(str(output), cv2.VideoWriter.fourcc(*"mp4v"), rate, size)
+            if not writer.isOpened():
+                raise CommandError(f"{output} cannot be written; it should end in .mp4")
+        writer.write(drawn)
+    capture.release()
+    if writer is None:
+        raise CommandError(f"{source}: no video that OpenCV can decode")
+    writer.release()
+
+
+def _frames(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
+    while True:
+        more, image = capture.read()
+        if not more:
+            return
+        yield np.asarray(image, np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What a detector saw, and how it is picked from the network's output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Enough for any street; keeps one frame full of noise from costing a second of suppression.
+MAX_CANDIDATES = 600
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Objects in one picture, best first.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, picture pixels, clipped to the picture.
+        scores: (N,) float32 in 0-1.
+        classes: (N,) int64 index into the model's class names.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the network's boxes are reported.
+
+    Attributes:
+        score_threshold: Least score, 0-1.
+        iou_threshold: Of two boxes of a class that overlap by more than this, the better stays.
+        max_detections: At most so many, the best.
+        classes: Names to report; empty means all.
+    """
+
+    score_threshold: float = 0.4
+    iou_threshold: float = 0.5
+    max_detections: int = 100
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("score_threshold", "iou_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if not 1 <= self.max_detections <= 300:
+            raise ValueError(f"max_detections must be in [1, 300], got {self.max_detections}")
+
+    def class_mask(self, names: tuple[str, ...]) -> NDArray[np.bool_]:
+        """Which of a model's classes are wanted.
+
+        Raises:
+            ValueError: If a wanted class is none of the model's; lists those.
+        """
+        unknown = [name for name in self.classes if name not in names]
+        if unknown:
+            raise ValueError(f"classes {unknown} are unknown; the model knows {list(names)}")
+        return np.array([not self.classes or name in self.classes for name in names])
+
+
+def select_detections(
+    boxes: NDArray[np.float32],
+    scores: NDArray[np.float32],
+    image_hw: tuple[int, int],
+    selection: Selection,
+    class_mask: NDArray[np.bool_],
+) -> Detections:
+    """Threshold, suppress within each class, and scale to the picture.
+
+    An anchor may report several classes: scores are sigmoids, not a choice.
+
+    Args:
+        boxes: (A, 4) xyxy as fractions of the picture.
+        scores: (A, classes) in 0-1.
+        image_hw: Picture height and width in pixels.
+        selection: Thresholds.
+        class_mask: (classes,) which classes to report.
+    """
+    passing = scores >= selection.score_threshold
+    passing &= class_mask
+    rows, classes = np.nonzero(passing)
+    values = scores[rows, classes]
+    order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
+    rows, classes, values = rows[order], classes[order], values[order]
+    candidates = np.clip(boxes[rows], 0, 1)
+    keep = suppress(candidates, classes, selection.iou_threshold)[: selection.max_detections]
+    height, width = image_hw
+    scale = np.array([width, height, width, height], np.float32)
+    return Detections(candidates[keep] * scale, values[keep], classes[keep])
+
+
+def suppress(
+    boxes: NDArray[np.float32], classes: NDArray[np.int64], iou_threshold: float
+) -> NDArray[np.int64]:
+    """Greedy non-maximum suppression within each class.
+
+    Args:
+        boxes: (N, 4) xyxy, best first.
+        classes: (N,) class of each.
+        iou_threshold: A box goes that overlaps a better one of its class by more.
+
+    Returns:
+        (K,) int64 rows that stay, ascending.
+    """
+    rivals = (iou_matrix(boxes, boxes) > iou_threshold) & (classes[:, None] == classes)
+    alive = np.ones(len(boxes), bool)
+    for i in range(len(boxes)):
+        if alive[i]:
+            alive[i + 1 :] &= ~rivals[i, i + 1 :]
+    return np.flatnonzero(alive)
+
+
+def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Intersection over union of (N, 4) and (M, 4) xyxy boxes: (N, M), 0 where both are empty."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    size = np.clip(high - low, 0, None)
+    inter = size[..., 0] * size[..., 1]
+    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
+    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
+    union = area_a[:, None] + area_b[None, :] - inter
+    return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))

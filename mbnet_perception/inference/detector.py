@@ -1,0 +1,158 @@
+"""One model file at one resolution, from a picture to detections."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from mbnet_perception.core.detections import Detections, Selection, select_detections
+from mbnet_perception.core.geometry import input_size
+from mbnet_perception.inference.format import ModelError, metadata_from
+
+# Cameras of different shapes that one detector serves without building a session again.
+MAX_SESSIONS = 8
+
+# Beyond this much shrinking, interpolation between neighbours skips pixels; averaging does not.
+AREA_SHRINK = 2.0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds spent on one picture."""
+
+    preprocess: float
+    inference: float
+    postprocess: float
+
+
+class Detector:
+    """Runs a model on pictures of any size.
+
+    ONNX Runtime plans one session per input size, so the first picture of each aspect ratio takes
+    longer; :meth:`warm` takes that away from the first frame. Not for two threads at a time.
+
+    Args:
+        model: Content of a model file.
+        resolution: Long side of the network input in pixels.
+        num_threads: Of ONNX Runtime; 0 means one less than there are cores.
+        origin: Name of the file, for messages.
+
+    Raises:
+        ModelError: If ONNX Runtime cannot load the model, or it does not keep the contract.
+    """
+
+    def __init__(
+        self, model: bytes, resolution: int, num_threads: int = 0, origin: str = "model"
+    ) -> None:
+        self._model = model
+        self._threads = num_threads or max(1, (os.cpu_count() or 1) - 1)
+        self._origin = origin
+        self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        self.resolution = resolution
+        session = self._session((resolution, resolution))
+        self.metadata = metadata_from(session.get_modelmeta().custom_metadata_map, origin)
+        self.classes = self.metadata.classes
+        self._check(session)
+
+    def detect(self, image: NDArray[np.uint8], selection: Selection) -> tuple[Detections, Timing]:
+        """Find objects.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            selection: Thresholds and classes.
+
+        Returns:
+            Detections in the picture's pixels, and where the time went.
+
+        Raises:
+            ValueError: If the picture has another shape or type, or a class is unknown.
+            ModelError: If the model fails on pictures of this shape.
+        """
+        started = time.perf_counter()
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"expected a (H, W, 3) uint8 BGR picture, got {image.dtype} {image.shape}"
+            )
+        mask = selection.class_mask(self.classes)
+        image_hw = (image.shape[0], image.shape[1])
+        session = self._session(input_size(image_hw, self.resolution))
+        pixels = prepare_image(image, self.resolution)
+        prepared = time.perf_counter()
+        boxes, scores = self._run(session, pixels)
+        inferred = time.perf_counter()
+        found = select_detections(boxes[0], scores[0], image_hw, selection, mask)
+        done = time.perf_counter()
+        return found, Timing(prepared - started, inferred - prepared, done - inferred)
+
+    def warm(self, image_hw: tuple[int, int]) -> None:
+        """Build and run once what pictures of this height and width will need."""
+        self.detect(np.zeros((*image_hw, 3), np.uint8), Selection())
+
+    def _session(self, input_hw: tuple[int, int]) -> ort.InferenceSession:
+        if input_hw not in self._sessions:
+            if len(self._sessions) == MAX_SESSIONS:
+                del self._sessions[next(iter(self._sessions))]
+            self._sessions[input_hw] = make_session(
+                self._model, input_hw, self._threads, self._origin
+            )
+        return self._sessions[input_hw]
+
+    def _check(self, session: ort.InferenceSession) -> None:
+        """Run once, so that a model that breaks the contract is refused before it is needed."""
+        image = np.zeros((1, self.resolution, self.resolution, 3), np.uint8)
+        boxes, scores = self._run(session, image)
+        fits = boxes.shape[2:] == (4,) and scores.shape == (*boxes.shape[:2], len(self.classes))
+        if not fits:
+            raise ModelError(
+                f"{self._origin}: expected boxes (1, A, 4) and scores (1, A, "
+                f"{len(self.classes)}), got {boxes.shape} and {scores.shape}"
+            )
+
+    def _run(
+        self, session: ort.InferenceSession, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        try:
+            boxes, scores = session.run(["boxes", "scores"], {"image": image})
+        except Exception as error:  # ONNX Runtime's own exceptions have no common base
+            raise ModelError(f"{self._origin}: does not run: {error}") from error
+        return boxes, scores
+
+
+def prepare_image(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
+    """(H, W, 3) BGR of any size to the network input (1, height, width, 3) RGB, both uint8."""
+    height, width = input_size((image.shape[0], image.shape[1]), resolution)
+    shrink = max(image.shape[:2]) / resolution
+    resized = cv2.resize(
+        image,
+        (width, height),
+        interpolation=cv2.INTER_AREA if shrink > AREA_SHRINK else cv2.INTER_LINEAR,
+    )
+    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)[None]
+
+
+def make_session(
+    model: bytes, input_hw: tuple[int, int], num_threads: int, origin: str
+) -> ort.InferenceSession:
+    """An ONNX Runtime session for one input height and width.
+
+    Raises:
+        ModelError: If ONNX Runtime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    # Threads that spin between frames would take the cores that the rest of the car needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_free_dimension_override_by_name("height", input_hw[0])
+    options.add_free_dimension_override_by_name("width", input_hw[1])
+    options.log_severity_level = 3  # errors reach us as exceptions
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's own exceptions have no common base
+        raise ModelError(f"{origin}: ONNX Runtime cannot load it: {error}") from error

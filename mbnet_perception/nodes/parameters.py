@@ -1,0 +1,198 @@
+"""Parameters of the detector node: their defaults, their ranges, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from mbnet_perception.core.detections import Selection
+from mbnet_perception.inference.models import OperatingPoint
+
+TRANSPORTS = ("raw", "compressed")
+POINT = tuple(f.name for f in fields(OperatingPoint))
+"""Parameters that make up the operating point."""
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    span: tuple[float, float] | None = None,
+    constraints: str = "",
+    read_only: bool = False,
+) -> Any:
+    """A field of the table below; `span` is the least and the greatest value."""
+    metadata = {
+        "description": description,
+        "span": span,
+        "constraints": constraints,
+        "read_only": read_only,
+    }
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class DetectorSettings:
+    """One consistent set of parameter values; raises ValueError on those that make no sense.
+
+    Whether there is a model for the operating point is not known here.
+    """
+
+    camera_topics: tuple[str, ...] = _parameter(
+        ("image_raw",),
+        "Image topics. The detections of one camera go to ~/detections, those of several to "
+        "<camera topic>/detections.",
+        constraints="without the /compressed that image_transport adds",
+        read_only=True,
+    )
+    image_transport: str = _parameter(
+        "raw",
+        "Which messages to subscribe to: sensor_msgs/Image on the camera topic, or "
+        "sensor_msgs/CompressedImage on <camera topic>/compressed.",
+        constraints=" or ".join(TRANSPORTS),
+        read_only=True,
+    )
+    backbone: str = _parameter(
+        OperatingPoint.backbone,
+        "Family of the network.",
+        constraints="one that models_folder has for the other values of the operating point",
+    )
+    alpha: float = _parameter(
+        OperatingPoint.alpha,
+        "Width multiplier of the network: less is faster and sees less.",
+        constraints="one that models_folder has for the other values of the operating point",
+    )
+    resolution: int = _parameter(
+        OperatingPoint.resolution,
+        "Long side of the network's input in pixels: less is faster and sees less far.",
+        constraints="one that the model was tested at",
+    )
+    precision: str = _parameter(
+        OperatingPoint.precision,
+        "Arithmetic of the network.",
+        constraints="one that models_folder has for the other values of the operating point",
+    )
+    score_threshold: float = _parameter(
+        Selection.score_threshold, "Least score of what is reported.", (0.0, 1.0)
+    )
+    iou_threshold: float = _parameter(
+        Selection.iou_threshold,
+        "Of two boxes of a class with a greater intersection over union, the better one stays.",
+        (0.0, 1.0),
+    )
+    max_detections: int = _parameter(
+        Selection.max_detections, "At most so many objects are reported, the best.", (1, 300)
+    )
+    classes: tuple[str, ...] = _parameter(
+        Selection.classes,
+        "Names of the classes to report; empty means all.",
+        constraints="names that the model knows",
+    )
+    max_age_ms: int = _parameter(
+        0, "Frames older than this many milliseconds are dropped; 0 keeps all.", (0, 60_000)
+    )
+    num_threads: int = _parameter(
+        0, "Threads of the network; 0 means one less than there are cores.", (0, 64), read_only=True
+    )
+    models_folder: str = _parameter(
+        "",
+        "Folder of manifest.yaml and the models; empty means the installed ones.",
+        read_only=True,
+    )
+
+    def __post_init__(self) -> None:
+        if not self.camera_topics:
+            raise ValueError("camera_topics must name at least one image topic, got none")
+        if len(set(self.camera_topics)) < len(self.camera_topics):
+            raise ValueError(f"camera_topics must differ, got {list(self.camera_topics)}")
+        if self.image_transport not in TRANSPORTS:
+            raise ValueError(
+                f"image_transport must be {' or '.join(TRANSPORTS)}, got {self.image_transport!r}"
+            )
+        for topic in self.camera_topics:
+            if self.image_transport == "compressed" and topic.endswith("/compressed"):
+                raise ValueError(
+                    f"camera topic {topic!r} must come without /compressed, which image_transport "
+                    "adds"
+                )
+        for row in fields(self):
+            span, value = row.metadata["span"], getattr(self, row.name)
+            if span and not span[0] <= value <= span[1]:
+                raise ValueError(f"{row.name} must be in [{span[0]}, {span[1]}], got {value}")
+        # What these refuse is refused here, not when the next frame comes.
+        _ = self.point, self.selection
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The operating point that is asked for."""
+        return OperatingPoint(**{name: getattr(self, name) for name in POINT})
+
+    @property
+    def selection(self) -> Selection:
+        """Which detections to report."""
+        return Selection(
+            self.score_threshold, self.iou_threshold, self.max_detections, self.classes
+        )
+
+    def changed(self, parameters: Sequence[Parameter]) -> DetectorSettings:
+        """The settings with these parameters; others than those of the table are not looked at.
+
+        Raises:
+            ValueError: If a value makes no sense.
+        """
+        rows = {row.name: row for row in fields(self)}
+        return replace(
+            self, **{p.name: _value(rows[p.name], p) for p in parameters if p.name in rows}
+        )
+
+
+def declare_settings(node: Node) -> DetectorSettings:
+    """Declare the parameters on a node, and read what the command line and files say of them.
+
+    Raises:
+        ValueError: If a value makes no sense.
+        rclpy.exceptions.ParameterException: If a value has the wrong type or is out of range.
+    """
+    for row in fields(DetectorSettings):
+        default = list(row.default) if isinstance(row.default, tuple) else row.default
+        node.declare_parameter(row.name, default, _descriptor(row))
+    settings = DetectorSettings().changed(
+        [node.get_parameter(row.name) for row in fields(DetectorSettings)]
+    )
+    if not settings.classes:
+        # rclpy takes an empty list for one of bytes, and one in a parameter file for no value.
+        node.set_parameters([Parameter("classes", Parameter.Type.STRING_ARRAY, [])])
+    return settings
+
+
+def _descriptor(row: Field[Any]) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(
+        description=row.metadata["description"],
+        additional_constraints=row.metadata["constraints"],
+        read_only=row.metadata["read_only"],
+        # An empty list says nothing about its type; `_value` checks it instead.
+        dynamic_typing=isinstance(row.default, tuple),
+    )
+    if row.metadata["span"]:
+        low, high = row.metadata["span"]
+        if isinstance(row.default, float):
+            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+        else:
+            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high)]
+    return descriptor
+
+
+def _value(row: Field[Any], parameter: Parameter) -> Any:
+    """A parameter's value as the dataclass has it."""
+    if not isinstance(row.default, tuple):
+        return parameter.value
+    value = parameter.value
+    # An empty list comes as one of any type, or as no value at all.
+    names = [] if value is None else value
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{row.name} must be a list of strings, got {value!r}")
+    return tuple(names)

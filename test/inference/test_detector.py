@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+
+from mbnet_perception.core.detections import Selection
+from mbnet_perception.inference.detector import Detector, prepare_image
+from mbnet_perception.inference.format import ModelError
+
+# xyxy as fractions: a box of the left half, the lower right quarter, one over the edge.
+BOXES = [(0.0, 0.25, 0.5, 0.75), (0.5, 0.5, 1.0, 1.0), (0.75, -0.5, 1.5, 0.25)]
+SCORES = [(0.9, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.0, 0.7)]
+
+
+def picture(height, width, bgr=(0, 0, 0)):
+    return np.full((height, width, 3), bgr, np.uint8)
+
+
+def detector_of(model, resolution=64):
+    return Detector(model, resolution, num_threads=1, origin="a.onnx")
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        pytest.param(
+            (100, 200), [(0, 25, 100, 75), (100, 50, 200, 100), (150, 0, 200, 25)], id="wide"
+        ),
+        pytest.param((80, 40), [(0, 20, 20, 60), (20, 40, 40, 80), (30, 0, 40, 20)], id="tall"),
+        pytest.param((8, 1000), [(0, 2, 500, 6), (500, 4, 1000, 8), (750, 0, 1000, 2)], id="strip"),
+    ],
+)
+def test_boxes_are_in_pixels_of_the_picture(make_model, size, expected):
+    found, timing = detector_of(make_model(BOXES, SCORES)).detect(picture(*size), Selection())
+    np.testing.assert_allclose(found.boxes, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.scores, [0.9, 0.8, 0.7], rtol=1e-6)
+    assert found.classes.tolist() == [0, 1, 2]
+    assert min(timing.preprocess, timing.inference, timing.postprocess) > 0
+
+
+def test_one_detector_serves_cameras_of_any_shape(make_model):
+    detector = detector_of(make_model(BOXES, SCORES))
+    for width in range(100, 200, 8):  # more shapes than it keeps sessions for
+        found, _ = detector.detect(picture(100, width), Selection())
+        assert found.boxes[0].tolist() == [0, 25, width / 2, 75]
+
+
+def test_the_network_sees_red_first(make_model):
+    detector = detector_of(make_model(BOXES[:1]))  # scores: mean red, green and blue
+    found, _ = detector.detect(picture(48, 64, bgr=(51, 102, 204)), Selection(0.01))
+    assert [detector.classes[k] for k in found.classes] == ["red", "green", "blue"]
+    np.testing.assert_allclose(found.scores, [0.8, 0.4, 0.2], rtol=1e-5)
+
+
+def test_selection_rules(make_model):
+    detector = detector_of(make_model(BOXES, SCORES))
+    image = picture(48, 64)
+    assert detector.detect(image, Selection(0.75))[0].classes.tolist() == [0, 1]
+    assert detector.detect(image, Selection(classes=("blue",)))[0].classes.tolist() == [2]
+    assert detector.detect(image, Selection(max_detections=1))[0].classes.tolist() == [0]
+    nothing, _ = detector.detect(image, Selection(0.95))
+    assert nothing.boxes.shape == (0, 4)
+
+
+def test_an_unknown_class_is_answered_with_the_known_ones(make_model):
+    detector = detector_of(make_model(BOXES, SCORES))
+    with pytest.raises(ValueError, match=r"'tram'.*\['red', 'green', 'blue'\]"):
+        detector.detect(picture(48, 64), Selection(classes=("tram",)))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        pytest.param(np.zeros((48, 64), np.uint8), r"got uint8 \(48, 64\)", id="grey"),
+        pytest.param(np.zeros((48, 64, 4), np.uint8), r"got uint8 \(48, 64, 4\)", id="alpha"),
+        pytest.param(np.zeros((48, 64, 3)), r"got float64 \(48, 64, 3\)", id="float"),
+        pytest.param(picture(0, 64), "must be positive, got 0 x 64", id="no rows"),
+    ],
+)
+def test_what_is_no_picture_is_refused(make_model, image, message):
+    with pytest.raises(ValueError, match=message):
+        detector_of(make_model(BOXES, SCORES)).detect(image, Selection())
+
+
+def test_the_picture_stays_as_it_is(make_model):
+    image = picture(48, 64, bgr=(1, 2, 3))
+    image.flags.writeable = False  # writing would raise
+    detector_of(make_model(BOXES, SCORES)).detect(image, Selection())
+
+
+def test_input_is_the_whole_picture():
+    # Left half blue, right half red: no padding, no crop, nothing turned.
+    image = np.hstack([picture(120, 80, (255, 0, 0)), picture(120, 80, (0, 0, 255))])
+    pixels = prepare_image(image, 64)
+    assert (pixels.shape, pixels.dtype) == ((1, 48, 64, 3), np.uint8)
+    assert (pixels[0, :, :31] == (0, 0, 255)).all()
+    assert (pixels[0, :, 33:] == (255, 0, 0)).all()
+
+
+def test_shrinking_averages():
+    stripes = picture(256, 256)
+    stripes[:, ::4] = 255  # a quarter of the picture; interpolation at the centres meets none
+    assert (abs(prepare_image(stripes, 64).astype(int) - 255 / 4) < 1).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param({"props": {}}, "is no model of mbnet_perception", id="no metadata"),
+        pytest.param(
+            {"scores": [[0.5, 0.5]] * 3},
+            r"expected boxes \(1, A, 4\) and scores \(1, A, 3\), got \(1, 3, 4\) and \(1, 3, 2\)",
+            id="classes do not fit",
+        ),
+        pytest.param({"scores": SCORES[:2]}, r"scores .* got .* \(1, 2, 3\)", id="rows do not fit"),
+        pytest.param({"names": ("boxes", "logits")}, "does not run: .*scores", id="output name"),
+        pytest.param({"height": 32, "width": 32}, "does not run: .*dimensions", id="fixed size"),
+    ],
+)
+def test_a_model_that_breaks_the_contract_is_refused(make_model, arguments, message):
+    model = make_model(BOXES, **{"scores": SCORES, **arguments})
+    with pytest.raises(ModelError, match=rf"(?s)^a\.onnx: .*{message}"):
+        detector_of(model)
+
+
+def test_a_model_that_fails_on_one_shape_of_picture_is_named(make_model):
+    detector = detector_of(make_model(BOXES, SCORES, height=64, width=64))
+    with pytest.raises(ModelError, match=r"(?s)^a\.onnx: does not run: .*dimensions"):
+        detector.detect(picture(48, 64), Selection())
+
+
+@pytest.mark.parametrize("content", [b"", b"\x89PNG and so on"], ids=["empty", "another file"])
+def test_what_is_no_model_is_refused(content):
+    with pytest.raises(ModelError, match=r"^a\.onnx: ONNX Runtime cannot load it"):
+        detector_of(content)

@@ -1,0 +1,122 @@
+from threading import Condition, Thread
+
+import numpy as np
+import pytest
+
+from mbnet_perception.core.detections import Selection
+from mbnet_perception.inference.engine import Engine
+from mbnet_perception.inference.format import ModelError
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
+
+SMALL = OperatingPoint(alpha=0.35, resolution=64)
+LARGE = OperatingPoint(alpha=0.5, resolution=96)
+IMAGE = np.zeros((50, 100, 3), np.uint8)
+# What each says of IMAGE: one has a box on the left, the other two on the right.
+SMALL_ANSWER = ([(0, 0, 50, 50)], [0.75], [0])
+LARGE_ANSWER = ([(50, 0, 100, 50), (50, 25, 100, 50)], [0.875, 0.625], [1, 2])
+
+
+@pytest.fixture
+def library(tmp_path, make_model, make_metadata):
+    def add(alpha, boxes, scores):
+        metadata = make_metadata(alpha=alpha)
+        add_model(tmp_path, make_model(boxes, scores, metadata.as_props()), metadata, {})
+
+    add(0.35, [(0, 0, 0.5, 1)], [(0.75, 0, 0)])
+    add(0.5, [(0.5, 0, 1, 1), (0.5, 0.5, 1, 1)], [(0, 0.875, 0), (0, 0, 0.625)])
+    return ModelLibrary(tmp_path)
+
+
+def answer(engine, image=IMAGE):
+    found, _ = engine.detect(image, Selection())
+    return (
+        [tuple(box) for box in found.boxes.tolist()],
+        found.scores.tolist(),
+        found.classes.tolist(),
+    )
+
+
+def test_switching_changes_the_answer(library):
+    engine = Engine(library, SMALL, num_threads=1)
+    assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
+    engine.switch(LARGE)
+    assert (engine.point, answer(engine)) == (LARGE, LARGE_ANSWER)
+    assert engine.classes == ("red", "green", "blue")
+
+
+def damage(library):
+    path = library.folder / library.find(LARGE).file
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "point", "message"),
+    [
+        pytest.param(lambda library: None, OperatingPoint(alpha=0.4), "available:", id="unknown"),
+        pytest.param(damage, LARGE, "truncated", id="damaged"),
+    ],
+)
+def test_a_failed_switch_keeps_what_runs(library, prepare, point, message):
+    engine = Engine(library, SMALL, num_threads=1)
+    prepare(library)
+    with pytest.raises(ModelError, match=message):
+        engine.switch(point)
+    assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
+
+
+def test_a_model_that_fails_on_the_camera_at_hand_is_not_switched_to(
+    library, make_model, make_metadata
+):
+    metadata = make_metadata(alpha=0.5)
+    square = make_model([(0, 0, 1, 1)], [(1, 0, 0)], metadata.as_props(), height=96, width=96)
+    add_model(library.folder, square, metadata, {})
+    engine = Engine(ModelLibrary(library.folder), SMALL, num_threads=1)
+    assert answer(engine) == SMALL_ANSWER
+    with pytest.raises(ModelError, match="does not run"):
+        engine.switch(LARGE)
+    assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
+
+
+def test_an_engine_does_not_start_without_its_model(library):
+    with pytest.raises(ModelError, match="available:"):
+        Engine(library, OperatingPoint(alpha=0.4))
+
+
+def test_a_picture_that_was_refused_does_not_hinder_a_switch(library):
+    engine = Engine(library, SMALL, num_threads=1)
+    for image in (np.zeros((0, 64, 3), np.uint8), np.zeros(64, np.uint8)):
+        with pytest.raises(ValueError, match="picture"):
+            engine.detect(image, Selection())
+    engine.switch(LARGE)
+    assert answer(engine) == LARGE_ANSWER
+
+
+def test_switching_is_seamless_for_a_thread_that_detects(library):
+    engine = Engine(library, SMALL, num_threads=1)
+    answers, errors, more, done = [], [], Condition(), False
+
+    def work():
+        try:
+            while not done:
+                latest = answer(engine)
+                with more:
+                    answers.append(latest)
+                    more.notify()
+        except Exception as error:
+            errors.append(error)
+
+    worker = Thread(target=work)
+    worker.start()
+    try:
+        for point, expected in 8 * [(LARGE, LARGE_ANSWER), (SMALL, SMALL_ANSWER)]:
+            engine.switch(point)
+            with more:
+                # The second answer from now on is to a picture that came after the switch.
+                count = len(answers) + 2
+                assert more.wait_for(lambda count=count: len(answers) >= count, timeout=10), errors
+                assert answers[-1] == expected
+    finally:
+        done = True
+        worker.join()
+    assert not errors
+    assert all(one in (SMALL_ANSWER, LARGE_ANSWER) for one in answers)

@@ -1,0 +1,482 @@
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+import rclpy
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes.diagnostics import STAGES
+
+SEES_ALL = ("-p", "score_threshold:=0.02")
+GREY = np.full((120, 160, 3), 128, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def library():
+    return ModelLibrary()
+
+
+@pytest.fixture
+def models(tmp_path, library):
+    """A copy of the models that a test may damage."""
+    folder = tmp_path / "models"
+    shutil.copytree(library.folder, folder)
+    return folder
+
+
+def model_file(library, alpha):
+    return library.find(OperatingPoint(alpha=alpha)).file
+
+
+def seen(message):
+    """Class and box of each detection."""
+    return [
+        (
+            d.results[0].hypothesis.class_id,
+            d.results[0].hypothesis.score,
+            d.bbox.center.position.x,
+            d.bbox.center.position.y,
+            d.bbox.size_x,
+            d.bbox.size_y,
+        )
+        for d in message.detections
+    ]
+
+
+# Frames
+
+
+def test_detections_carry_the_header_of_their_image(rig, street, library):
+    detector = rig(*SEES_ALL)
+    image = detector.raw(street)
+    answer = detector.answer(image)
+    assert answer.header == image.header
+    assert answer.detections, "a street holds something at so low a threshold"
+    assert all(d.header == image.header for d in answer.detections)
+    names = Detector(library.read(library.find(OperatingPoint())), 320).classes
+    for name, score, x, y, width, height in seen(answer):
+        assert name in names
+        assert 0.02 <= score <= 1
+        assert 0 <= x - width / 2 <= x + width / 2 <= 160
+        assert 0 <= y - height / 2 <= y + height / 2 <= 120
+
+
+def test_a_picture_in_which_nothing_is_found_is_answered_with_an_empty_array(rig):
+    detector = rig("-p", "score_threshold:=1.0")
+    image = detector.raw(GREY)
+    answer = detector.answer(image)
+    assert answer.header == image.header
+    assert list(answer.detections) == []
+
+
+def test_the_order_of_colours_is_understood(rig, street):
+    detector = rig(*SEES_ALL)
+    swapped = array("B", street[..., ::-1].tobytes())
+    as_bgr = detector.answer(detector.raw(street))
+    as_rgb = detector.answer(detector.raw(street, encoding="rgb8", data=swapped))
+    misread = detector.answer(detector.raw(street, data=swapped))
+    assert seen(as_bgr) == seen(as_rgb) != seen(misread)
+
+
+def test_compressed_images_are_read(rig, street):
+    detector = rig(*SEES_ALL, "-p", "image_transport:=compressed", image_type=CompressedImage)
+    image = detector.compressed(street)
+    answer = detector.answer(image)
+    assert answer.header == image.header
+    assert answer.detections
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        pytest.param({"step": 479}, "step of at least 480 bytes, got 479", id="wrong step"),
+        pytest.param({"data": array("B", b"abc")}, "got 3", id="too few bytes"),
+        pytest.param({"encoding": "rgb16"}, "'rgb16' is not supported", id="unknown encoding"),
+        pytest.param(
+            {"height": 0, "width": 0, "step": 0, "data": array("B")}, "width 0", id="no pixels"
+        ),
+    ],
+)
+def test_a_bad_image_is_counted_and_the_next_one_processed(rig, changes, reason):
+    detector = rig()
+    detector.send(detector.raw(GREY, **changes))
+    counts = detector.settle()
+    assert (counts.received, counts.failed, counts.processed) == (1, 1, 0)
+    detector.answer(detector.raw(GREY))
+    counts = detector.settle()
+    assert (counts.received, counts.failed, counts.processed) == (2, 1, 1)
+    status, values = detector.status("detector: /image_raw")
+    assert status.level == DiagnosticStatus.ERROR
+    assert "1 frames failed" in status.message
+    assert reason in values["last_error"]
+
+
+def test_a_truncated_jpeg_is_counted_and_the_next_one_processed(rig):
+    detector = rig("-p", "image_transport:=compressed", image_type=CompressedImage)
+    detector.send(detector.compressed(GREY, keep=0.7))
+    assert detector.settle().failed == 1
+    detector.answer(detector.compressed(GREY))
+    counts = detector.settle()
+    assert (counts.received, counts.failed, counts.processed) == (2, 1, 1)
+
+
+def test_bad_images_are_logged_at_most_once_a_second(rig, capfd):
+    detector = rig()
+    began = detector.now().stamp
+    for _ in range(10):
+        detector.send(detector.raw(GREY, encoding="odd"))
+        detector.settle()
+    ended = detector.now().stamp
+    assert detector.counts().failed == 10
+    lines = [line for line in capfd.readouterr().err.splitlines() if "'odd'" in line]
+    assert 1 <= len(lines) <= 2 + ended.sec - began.sec
+    assert "frame of /image_raw failed" in lines[0]
+
+
+def test_the_newest_frame_wins_while_the_worker_is_busy(rig, monkeypatch):
+    detector = rig()
+    detect, busy, go_on = detector.detector._engine.detect, Event(), Event()
+
+    def slow(*arguments):
+        busy.set()
+        assert go_on.wait(20)
+        return detect(*arguments)
+
+    monkeypatch.setattr(detector.detector._engine, "detect", slow)
+    headers = [Header(stamp=Time(sec=second)) for second in (1, 2, 3)]
+    detector.send(detector.raw(GREY, header=headers[0]))
+    detector.until(busy.is_set)
+    detector.send(detector.raw(GREY, header=headers[1]))
+    detector.send(detector.raw(GREY, header=headers[2]))
+    counts = detector.counts()
+    assert (counts.received, counts.superseded, counts.waiting) == (3, 1, 2)
+    go_on.set()
+    detector.until(lambda: len(detector.detections) == 2)
+    assert [message.header for message in detector.detections] == [headers[0], headers[2]]
+    counts = detector.settle()
+    assert (counts.received, counts.processed, counts.superseded) == (3, 2, 1)
+
+
+def test_old_frames_are_dropped_and_bad_stamps_are_counted(rig):
+    detector = rig("-p", "max_age_ms:=1000")
+    detector.send(detector.raw(GREY))  # of the year 2023
+    assert detector.settle().stale == 1
+    future = detector.now()
+    future.stamp.sec += 1000
+    for header in (detector.now(), Header(), future):
+        answer = detector.answer(detector.raw(GREY, header=header))
+        assert answer.header == header
+    counts = detector.settle()
+    assert (counts.received, counts.stale, counts.processed) == (4, 1, 3)
+    _, values = detector.status("detector: /image_raw")
+    assert values["bad_stamps"] == "2"
+    # The one frame with a good stamp that was answered; the year 2023 is not in it.
+    assert 0 < float(values["stamp_to_publish_max_ms"]) < 1e5
+
+
+def test_several_cameras_have_a_topic_each(rig):
+    topics = ("/front/image_raw", "/rear/image_raw")
+    detector = rig(
+        *("-p", "camera_topics:=[/front/image_raw, /rear/image_raw]"),
+        topics=topics,
+        detections=[f"{topic}/detections" for topic in topics],
+    )
+    headers = [Header(frame_id=name) for name in ("front", "rear")]
+    for topic, header in zip(topics, headers, strict=True):
+        detector.send(detector.raw(GREY, header=header), topic)
+    detector.until(lambda: all(detector.received.values()))
+    assert [m.header for messages in detector.received.values() for m in messages] == headers
+    for topic in topics:
+        _, values = detector.status(f"detector: {topic}")
+        assert (values["received"], values["processed"]) == ("1", "1")
+
+
+def test_frames_that_never_arrived_are_counted_apart(rig):
+    detector = rig()
+    detector.answer(detector.raw(GREY))
+    for _ in range(3):  # the queue holds one, so that two are lost
+        detector.cameras["/image_raw"].publish(detector.raw(GREY))
+    detector.until(lambda: detector.counts().received + detector.counts().lost == 4)
+    counts = detector.settle()
+    assert counts.lost >= 1
+    assert counts.received == counts.processed + counts.superseded == 4 - counts.lost
+
+
+# Topics
+
+
+def test_labels_reach_a_late_subscriber(rig, library):
+    detector = rig()
+    detector.answer(detector.raw(GREY))
+    labels = []
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    detector.peer.create_subscription(LabelInfo, "/detector/labels", labels.append, latched)
+    detector.until(lambda: labels)
+    names = Detector(library.read(library.find(OperatingPoint())), 320).classes
+    assert [(c.class_id, c.class_name) for c in labels[0].class_map] == list(enumerate(names))
+    assert labels[0].threshold == pytest.approx(0.4)
+    detector.set(score_threshold=0.75)
+    detector.until(lambda: labels[1:])
+    assert labels[1].threshold == 0.75
+
+
+def test_images_come_best_effort_and_the_file_may_say_otherwise(rig, tmp_path):
+    detector = rig()
+    (image,) = detector.peer.get_subscriptions_info_by_topic("/image_raw")
+    assert image.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    (out,) = detector.peer.get_publishers_info_by_topic("/detector/detections")
+    assert out.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    detector.close()
+    file = tmp_path / "qos.yaml"
+    file.write_text(
+        """
+        detector:
+          ros__parameters:
+            score_threshold: 0.75
+            qos_overrides:
+              /image_raw: {subscription: {reliability: reliable}}
+              /detector/detections: {publisher: {reliability: best_effort}}
+        """
+    )
+    detector = rig("--params-file", str(file))
+    assert detector.detector.get_parameter("score_threshold").value == 0.75
+    (image,) = detector.peer.get_subscriptions_info_by_topic("/image_raw")
+    assert image.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+    (out,) = detector.peer.get_publishers_info_by_topic("/detector/detections")
+    assert out.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+
+
+def test_diagnostics_tell_counts_latencies_and_the_operating_point(rig):
+    detector = rig()
+    status, _ = detector.status("detector: /image_raw")
+    assert (status.level, status.message) == (
+        DiagnosticStatus.WARN,
+        "no frame yet on /image_raw",
+    )
+    for _ in range(3):
+        detector.answer(detector.raw(GREY, header=detector.now()))
+    detector.settle()
+    status, values = detector.status("detector: /image_raw")
+    assert status.level == DiagnosticStatus.OK
+    names = (
+        "received",
+        "processed",
+        "superseded",
+        "stale",
+        "failed",
+        "waiting",
+        "lost",
+        "bad_stamps",
+    )
+    assert [values[name] for name in names] == ["3", "3", *6 * "0"]
+    assert float(values["rate_hz"]) > 0
+    for stage in STAGES:
+        figures = [float(values[f"{stage}_{q}_ms"]) for q in ("p50", "p90", "p99", "max")]
+        assert figures == sorted(figures)
+    parts = sum(float(values[f"{stage}_p50_ms"]) for stage in STAGES[:-1])
+    assert 0 < parts < 3 * float(values["stamp_to_publish_max_ms"])
+    status, values = detector.status("detector: engine")
+    assert status.level == DiagnosticStatus.OK
+    assert status.message == "mobilenet_v2 alpha 0.5 fp32 at 320"
+    assert (values["alpha"], values["resolution"]) == ("0.5", "320")
+
+
+# Parameters
+
+
+def test_an_operating_point_without_a_model_is_refused_with_a_list(rig):
+    detector = rig()
+    result = detector.set(alpha=0.4)
+    assert not result.successful
+    for part in ("0.4", "mobilenet_v2", "0.35", "0.5", "fp32"):
+        assert part in result.reason
+    result = detector.set(resolution=321)
+    assert not result.successful
+    for part in ("321", "224", "320"):
+        assert part in result.reason
+    assert not detector.set(backbone="resnet").successful
+    assert detector.detector.get_parameter("alpha").value == 0.5
+    assert detector.detector._engine.point == OperatingPoint()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"score_threshold": 1.5}, "score_threshold"),
+        ({"max_detections": 0}, "max_detections"),
+        ({"max_age_ms": -1}, "max_age_ms"),
+        ({"classes": ["car", "cat"]}, r"\['cat'\] are unknown; the model knows .*'car'"),
+        ({"classes": None}, "classes must have a value"),
+        ({"alpha": "wide"}, "type"),
+        ({"camera_topics": ["/other"]}, "read-only"),
+        ({"alpha": 0.35, "score_threshold": -1.0}, "score_threshold"),
+    ],
+)
+def test_invalid_values_are_refused_and_nothing_changes(rig, values, reason):
+    detector = rig()
+    settings = detector.detector._settings
+    result = detector.set(**values)
+    assert not result.successful
+    assert re.search(reason, result.reason)
+    assert detector.detector._settings == settings
+
+
+def test_thresholds_and_classes_change_at_run_time(rig, street):
+    detector = rig(*SEES_ALL)
+    image = detector.raw(street)
+    every = seen(detector.answer(image))
+    best = every[0]
+    assert detector.set(max_detections=1).successful
+    assert seen(detector.answer(image)) == [best]
+    assert detector.set(max_detections=100, classes=[best[0]]).successful
+    alike = seen(detector.answer(image))
+    assert {name for name, *_ in alike} == {best[0]}
+    # They are at least those that were among the best of all classes.
+    before = [one for one in every if one[0] == best[0]]
+    assert alike[: len(before)] == before
+    assert detector.set(classes=[], score_threshold=1.0).successful
+    assert seen(detector.answer(image)) == []
+
+
+def test_the_operating_point_changes_while_frames_flow(rig, street):
+    detector = rig(*SEES_ALL)
+    image = detector.raw(street)
+    wide = seen(detector.answer(image))
+    for values, point in (
+        ({"alpha": 0.35}, OperatingPoint(alpha=0.35)),
+        ({"resolution": 224}, OperatingPoint(alpha=0.35, resolution=224)),
+    ):
+        assert detector.set(**values).successful
+        for _ in range(200):
+            assert detector.answer(image).detections
+            if detector.detector._engine.point == point:
+                break
+        assert detector.detector._engine.point == point
+        status, _ = detector.status("detector: engine")
+        assert (status.level, status.message) == (DiagnosticStatus.OK, str(point))
+    narrow = seen(detector.answer(image))
+    assert narrow
+    assert narrow != wide
+    counts = detector.settle()
+    assert counts.processed == counts.received
+
+
+def test_the_last_of_several_changes_wins(rig):
+    detector = rig()
+    for values in ({"alpha": 0.35}, {"resolution": 224}, {"alpha": 0.5}):
+        assert detector.set(**values).successful
+    detector.until(lambda: detector.detector._engine.point == OperatingPoint(resolution=224))
+    assert detector.detector.get_parameter("alpha").value == 0.5
+
+
+def test_a_change_that_fails_leaves_the_old_model_and_takes_the_parameter_back(
+    rig, models, library, street, capfd
+):
+    detector = rig(*SEES_ALL, "-p", f"models_folder:={models}")
+    file = models / model_file(library, 0.35)
+    file.write_bytes(file.read_bytes()[:1000])
+    before = seen(detector.answer(detector.raw(street)))
+    assert detector.set(alpha=0.35).successful
+    detector.until(lambda: detector.detector.get_parameter("alpha").value == 0.5)
+    status, values = detector.status("detector: engine")
+    assert status.level == DiagnosticStatus.ERROR
+    assert file.name in values["last_error"]
+    assert values["alpha"] == "0.5"
+    assert file.name in capfd.readouterr().err
+    assert seen(detector.answer(detector.raw(street))) == before
+    # A later change that works ends the alarm.
+    assert detector.set(resolution=224).successful
+    detector.until(lambda: detector.detector._engine.point == OperatingPoint(resolution=224))
+    status, values = detector.status("detector: engine")
+    assert (status.level, values["last_error"]) == (DiagnosticStatus.OK, "")
+
+
+# The executable
+
+
+def start(*ros_args):
+    executable = Path(sys.executable).with_name("detector_node")
+    return subprocess.Popen(
+        [executable, "--ros-args", *ros_args],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"RCUTILS_COLORIZED_OUTPUT": "0"},
+    )
+
+
+def truncate(folder, file):
+    (folder / file).write_bytes((folder / file).read_bytes()[:10_000])
+
+
+def remove(folder, file):
+    (folder / file).unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        pytest.param(remove, "", id="missing"),
+        pytest.param(truncate, "sha256", id="truncated"),
+        pytest.param("swap", "sha256", id="swapped"),
+    ],
+)
+def test_a_bad_model_is_named_and_the_node_does_not_start(models, library, damage, reason):
+    file = model_file(library, 0.5)
+    if damage == "swap":
+        shutil.copy(models / model_file(library, 0.35), models / file)
+    else:
+        damage(models, file)
+    process = start("-p", f"models_folder:={models}")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot start" in errors
+    assert file in errors
+    assert reason in errors
+    assert "Traceback" not in errors
+
+
+def test_a_bad_parameter_is_named_and_the_node_does_not_start():
+    process = start("-p", "alpha:=wide")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "'alpha'" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_quietly(number):
+    process = start("-r", "__node:=ended")
+    try:
+        rclpy.init(args=[])
+        peer = Node("peer")
+        came = []
+        peer.create_subscription(Detection2DArray, "/ended/detections", came.append, 10)
+        for _ in range(600):
+            if peer.count_publishers("/ended/detections"):
+                break
+            rclpy.spin_once(peer, timeout_sec=0.05)
+        assert peer.count_publishers("/ended/detections")
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        rclpy.try_shutdown()
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+    assert "ERROR" not in errors

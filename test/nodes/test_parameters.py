@@ -1,0 +1,149 @@
+from dataclasses import fields
+
+import pytest
+import rclpy
+from rclpy.exceptions import InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from mbnet_perception.core.detections import Selection
+from mbnet_perception.inference.models import OperatingPoint
+from mbnet_perception.nodes.parameters import DetectorSettings, declare_settings
+
+READ_ONLY = {"camera_topics", "image_transport", "num_threads", "models_folder"}
+
+
+@pytest.fixture
+def node_with():
+    """Make a node named detector with these command-line arguments."""
+
+    def start(*ros_args):
+        rclpy.init(args=["--ros-args", *ros_args])
+        return Node("detector")
+
+    yield start
+    rclpy.try_shutdown()
+
+
+def test_without_arguments_the_defaults_hold(node_with):
+    node = node_with()
+    settings = declare_settings(node)
+    assert settings == DetectorSettings()
+    assert settings.point == OperatingPoint()
+    assert settings.selection == Selection()
+    for row in fields(DetectorSettings):
+        declared = node.get_parameter(row.name).value
+        assert (tuple(declared) if isinstance(row.default, tuple) else declared) == row.default
+
+
+def test_a_parameter_file_is_honoured(node_with, tmp_path):
+    file = tmp_path / "detector.yaml"
+    file.write_text(
+        """
+        /**:
+          ros__parameters:
+            camera_topics: [/front/image_raw, /rear/image_raw]
+            image_transport: compressed
+            backbone: mobilenet_v1
+            alpha: 0.75
+            resolution: 224
+            precision: int8
+            score_threshold: 0.3
+            iou_threshold: 0.6
+            max_detections: 20
+            classes: [person, car]
+            max_age_ms: 200
+            num_threads: 2
+            models_folder: /models
+        """
+    )
+    settings = declare_settings(node_with("--params-file", str(file)))
+    assert settings == DetectorSettings(
+        ("/front/image_raw", "/rear/image_raw"),
+        "compressed",
+        "mobilenet_v1",
+        0.75,
+        224,
+        "int8",
+        0.3,
+        0.6,
+        20,
+        ("person", "car"),
+        200,
+        2,
+        "/models",
+    )
+    assert settings.point == OperatingPoint("mobilenet_v1", 0.75, 224, "int8")
+    assert settings.selection == Selection(0.3, 0.6, 20, ("person", "car"))
+
+
+def test_every_parameter_is_described_and_what_needs_a_restart_is_read_only(node_with):
+    node = node_with()
+    declare_settings(node)
+    names = [row.name for row in fields(DetectorSettings)]
+    described = dict(zip(names, node.describe_parameters(names), strict=True))
+    assert {name for name, d in described.items() if d.read_only} == READ_ONLY
+    assert all(d.description.endswith(".") for d in described.values())
+    (span,) = described["score_threshold"].floating_point_range
+    assert (span.from_value, span.to_value) == (0, 1)
+    (span,) = described["max_detections"].integer_range
+    assert (span.from_value, span.to_value) == (1, 300)
+
+
+@pytest.mark.parametrize(
+    ("argument", "error", "message"),
+    [
+        ("score_threshold:=1.5", InvalidParameterValueException, "score_threshold"),
+        ("max_detections:=0", InvalidParameterValueException, "max_detections"),
+        ("max_age_ms:=-1", InvalidParameterValueException, "max_age_ms"),
+        ("num_threads:=65", InvalidParameterValueException, "num_threads"),
+        ("resolution:=big", InvalidParameterTypeException, "resolution.*INTEGER"),
+        ("image_transport:=theora", ValueError, "must be raw or compressed, got 'theora'"),
+        ("camera_topics:=[]", ValueError, "at least one image topic"),
+        ("camera_topics:=[/a, /a]", ValueError, r"camera_topics must differ, got \['/a', '/a'\]"),
+        ("camera_topics:=[1, 2]", ValueError, "camera_topics must be a list of strings"),
+        ("classes:=car", ValueError, "classes must be a list of strings, got 'car'"),
+    ],
+)
+def test_nonsense_is_refused_by_name(node_with, argument, error, message):
+    with pytest.raises(error, match=message):
+        declare_settings(node_with("-p", argument))
+
+
+def test_a_topic_that_names_the_transport_too_is_refused():
+    with pytest.raises(ValueError, match="'/camera/compressed' must come without /compressed"):
+        DetectorSettings(camera_topics=("/camera/compressed",), image_transport="compressed")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("score_threshold", 1.01),
+        ("iou_threshold", -0.1),
+        ("max_detections", 301),
+        ("max_age_ms", -1),
+    ],
+)
+def test_the_settings_check_their_ranges_without_ros(name, value):
+    with pytest.raises(ValueError, match=rf"{name} must be in \[.*\], got {value}"):
+        DetectorSettings(**{name: value})
+
+
+def test_an_empty_list_of_classes_comes_in_several_types_and_means_all(node_with):
+    node = node_with("-p", "classes:=[]")
+    settings = declare_settings(node)
+    assert settings.classes == ()
+    assert node.get_parameter("classes").type_ == Parameter.Type.STRING_ARRAY
+    some = settings.changed([Parameter("classes", value=["car"])])
+    assert some.classes == ("car",)
+    # What `ros2 param set /detector classes "[]"` sends.
+    assert some.changed([Parameter("classes", Parameter.Type.BOOL_ARRAY, [])]).classes == ()
+
+
+def test_changes_keep_the_rest_and_pass_over_other_parameters():
+    settings = DetectorSettings(max_age_ms=50)
+    changed = settings.changed(
+        [Parameter("alpha", value=0.35), Parameter("use_sim_time", value=True)]
+    )
+    assert (changed.alpha, changed.max_age_ms) == (0.35, 50)
+    assert settings.alpha == OperatingPoint.alpha
