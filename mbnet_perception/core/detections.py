@@ -89,6 +89,8 @@ def select_detections(
     order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
     rows, classes, values = rows[order], classes[order], values[order]
     candidates = np.clip(boxes[rows], 0, 1)
+    inside = (candidates[:, 2:] > candidates[:, :2]).all(1)  # the rest lies beside the picture
+    candidates, classes, values = candidates[inside], classes[inside], values[inside]
     keep = suppress(candidates, classes, selection.iou_threshold)[: selection.max_detections]
     height, width = image_hw
     scale = np.array([width, height, width, height], np.float32)

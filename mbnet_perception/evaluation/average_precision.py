@@ -48,12 +48,14 @@ def measure(dataset: Dataset, detections: Sequence[Detections], classes: Sequenc
         classes: The names that the detections' indices mean.
 
     Raises:
-        ValueError: If there is not one entry per picture.
+        ValueError: If there is not one entry per picture, or there is no box to find.
     """
     if len(detections) != len(dataset.pictures):
         raise ValueError(
             f"expected detections for {len(dataset.pictures)} pictures, got {len(detections)}"
         )
+    if not any(len(picture.boxes) for picture in dataset.pictures):
+        raise ValueError("the data holds no boxes, so there is nothing to measure")
     column = {name: i for i, name in enumerate(dataset.classes)}
     own = np.array([column.get(name, -1) for name in classes], np.int64)
     truths: list[tuple[int, int, NDArray[np.float32], int]] = []
@@ -88,8 +90,7 @@ def measure(dataset: Dataset, detections: Sequence[Detections], classes: Sequenc
                 boxes=int(boxes_of[column_index]),
                 pictures=int(pictures_of[column_index]),
             )
-    means = np.array([(r.ap, r.ap50) for r in results.values()]).reshape(-1, 2)
-    ap, ap50 = means.mean(0) if results else (float("nan"), float("nan"))
+    ap, ap50 = np.mean([(r.ap, r.ap50) for r in results.values()], axis=0)
     return Result(float(ap), float(ap50), results)
 
 

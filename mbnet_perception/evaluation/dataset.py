@@ -76,7 +76,9 @@ def read_coco(path: Path) -> Dataset:
         raise DatasetError(f"{path}: expected COCO JSON: {error}") from error
     try:
         return _parse_coco(content, path)
-    except (KeyError, TypeError, AttributeError) as error:
+    except DatasetError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DatasetError(
             f"{path}: expected COCO JSON with images, annotations and categories; "
             f"{type(error).__name__}: {error}"
@@ -119,6 +121,8 @@ def _parse_coco(content: dict[str, Any], path: Path) -> Dataset:
             boxes_of[annotation["image_id"]].append(
                 (index[annotation["category_id"]], [x, y, x + width, y + height])
             )
+    if len({image["id"] for image in content["images"]}) < len(content["images"]):
+        raise DatasetError(f"{path}: two pictures have the same id")
     federated = any("neg_category_ids" in image for image in content["images"])
     pictures = []
     for image in content["images"]:

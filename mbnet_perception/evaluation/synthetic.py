@@ -28,7 +28,12 @@ def write_pictures(
 
     Returns:
         The label file.
+
+    Raises:
+        ValueError: If pictures is not positive, or size or seed is not a scene's.
     """
+    if pictures < 1:
+        raise ValueError(f"pictures must be positive, got {pictures}")
     (folder / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     images: list[dict[str, Any]] = []

@@ -43,13 +43,16 @@ class Engine:
         """Class names of the model that runs now."""
         return self._active[1].classes
 
-    def detect(self, image: NDArray[np.uint8], selection: Selection) -> tuple[Detections, Timing]:
-        """See :meth:`Detector.detect`."""
-        found = self._active[1].detect(image, selection)
+    def detect(
+        self, image: NDArray[np.uint8], selection: Selection
+    ) -> tuple[Detections, Timing, tuple[str, ...]]:
+        """See :meth:`Detector.detect`; also returns the class names of the model that ran."""
+        detector = self._active[1]
+        detections, timing = detector.detect(image, selection)
         size = (image.shape[0], image.shape[1])
         if size not in self._seen:
             self._seen = (*self._seen, size)[-8:]
-        return found
+        return detections, timing, detector.classes
 
     def switch(self, point: OperatingPoint) -> None:
         """Make, check and warm another detector, then put it in the place of the present one.

@@ -249,11 +249,9 @@ class DetectorNode(Node):
             return "stale"
         bgr = bgr_from_message(frame.message)
         decoded = monotonic()
-        detections, timing = self._engine.detect(bgr, settings.selection)
+        detections, timing, names = self._engine.detect(bgr, settings.selection)
         detected = monotonic()
-        camera.publisher.publish(
-            detections_message(detections, self._engine.classes, frame.message.header)
-        )
+        camera.publisher.publish(detections_message(detections, names, frame.message.header))
         published = monotonic()
         durations = {
             "wait": started - frame.arrival,

@@ -149,3 +149,10 @@ def test_class_mask_lists_what_the_model_knows():
 def test_nonsense_thresholds_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
         Selection(**values)
+
+
+def test_a_box_beside_the_picture_is_not_reported():
+    boxes = np.array([[1.1, 0.2, 1.4, 0.5], [0.1, 0.1, 0.2, 0.2]], np.float32)
+    scores = np.array([[0.9], [0.8]], np.float32)
+    found = select_detections(boxes, scores, (100, 100), Selection(), np.array([True]))
+    np.testing.assert_allclose(found.boxes, [[10, 10, 20, 20]], rtol=1e-6)

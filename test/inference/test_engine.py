@@ -28,7 +28,8 @@ def library(tmp_path, make_model, make_metadata):
 
 
 def answer(engine, image=IMAGE):
-    found, _ = engine.detect(image, Selection())
+    found, _, names = engine.detect(image, Selection())
+    assert names == ("red", "green", "blue")
     return (
         [tuple(box) for box in found.boxes.tolist()],
         found.scores.tolist(),

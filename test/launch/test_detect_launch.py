@@ -153,7 +153,9 @@ def launch(arguments, check, monkeypatch):
             else:
                 await asyncio.wait_for(asyncio.shield(running), 30)
         finally:
-            service.shutdown()
+            stopping = service.shutdown()
+            if stopping:
+                await stopping
             status = await asyncio.wait_for(running, 30)
         return status
 
@@ -217,7 +219,7 @@ def test_an_argument_beats_the_parameter_file_and_an_empty_one_leaves_it(
         ("params_file:=/no/such.yaml", "argument params_file: there is no file '/no/such.yaml'"),
     ],
 )
-def test_an_argument_that_cannot_be_meant_is_refused(argument, message, monkeypatch, capfd):
+def test_an_argument_that_cannot_be_meant_is_refused(argument, message, monkeypatch, caplog):
     status = launch([argument], None, monkeypatch)
     assert status != 0
-    assert message in "".join(capfd.readouterr())
+    assert message in caplog.text
