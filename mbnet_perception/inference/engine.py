@@ -11,6 +11,9 @@ from mbnet_perception.core.detections import Detections, Selection
 from mbnet_perception.inference.detector import Detector, Timing
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
+# Height and width that are warmed before any picture has come: most cameras are 4:3.
+USUAL_CAMERA = (480, 640)
+
 
 class Engine:
     """Runs one operating point, and changes to another between two pictures.
@@ -29,7 +32,7 @@ class Engine:
     def __init__(self, library: ModelLibrary, point: OperatingPoint, num_threads: int = 0) -> None:
         self._library = library
         self._threads = num_threads
-        self._seen: tuple[tuple[int, int], ...] = ()
+        self._seen = (USUAL_CAMERA,)
         self._switching = threading.Lock()
         self._active = (point, self._build(point))
 
@@ -61,13 +64,13 @@ class Engine:
             ModelError: If that fails; the present one stays.
         """
         with self._switching:
-            detector = self._build(point)
-            for size in self._seen:
-                detector.warm(size)
-            self._active = (point, detector)
+            self._active = (point, self._build(point))
 
     def _build(self, point: OperatingPoint) -> Detector:
         entry = self._library.find(point)
         model = self._library.read(entry)
         origin = str(self._library.folder / entry.file)
-        return Detector(model, point.resolution, self._threads, origin)
+        detector = Detector(model, point.resolution, self._threads, origin)
+        for size in self._seen:
+            detector.warm(size)
+        return detector

@@ -366,6 +366,7 @@ def watch_drive(
 
     detector = {"camera_topics": [camera_topic], "image_transport": transport}
     replay = {"bag": str(bag), "topics": [topic], "fps": rate, "loop": True}
+    replay |= {"subscribers": 2, "wait_for_subscribers": START_LIMIT}  # the detector and us
     try:
         with node_process("detector", detector, output, dict(os.environ)) as process:
             processes["detector"] = process

@@ -55,8 +55,9 @@ class ReplaySettings:
         clock: Keep the stamps and publish the recording's time on /clock, instead of stamping
             everything with the present time.
         raw: Publish compressed images decoded, on their topics without `/compressed`.
-        wait_for_subscribers: Longest time in seconds to wait until each image topic has a
-            subscriber; 0 begins at once.
+        wait_for_subscribers: Longest time in seconds to wait until each image topic has its
+            subscribers; 0 begins at once.
+        subscribers: How many subscribers each image topic waits for.
     """
 
     bag: str = ""
@@ -67,6 +68,7 @@ class ReplaySettings:
     clock: bool = False
     raw: bool = False
     wait_for_subscribers: float = 5.0
+    subscribers: int = 1
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -81,6 +83,8 @@ class ReplaySettings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
                 raise ValueError(f"{name} must be a number >= 0, got {value!r}")
+        if isinstance(self.subscribers, bool) or not isinstance(self.subscribers, int):
+            raise ValueError(f"subscribers must be a whole number, got {self.subscribers!r}")
         if not self.rate:
             raise ValueError("rate must be greater than 0")
         if self.fps and self.rate != 1:
@@ -172,6 +176,8 @@ class ReplayNode(Node):
                 ready = self._decoded(message)
                 if ready is None:
                     continue
+                # Having been held up, go on from here: a camera does not catch up in a burst.
+                start = max(start, time.monotonic() - due - gap / 2)
                 self._wait(start + due, message.log_time)
                 self._publish(message, ready)
             if not self.images:
@@ -215,10 +221,11 @@ class ReplayNode(Node):
         if not self._settings.wait_for_subscribers:
             return
         end = time.monotonic() + self._settings.wait_for_subscribers
-        while not all(p.get_subscription_count() for p in self._images_of):
+        wanted = self._settings.subscribers
+        while unheard := [p for p in self._images_of if p.get_subscription_count() < wanted]:
             if time.monotonic() > end:
-                unheard = [p.topic_name for p in self._images_of if not p.get_subscription_count()]
-                self.get_logger().warning(f"no subscriber on {', '.join(unheard)}; starting anyway")
+                names = ", ".join(p.topic_name for p in unheard)
+                self.get_logger().warning(f"fewer than {wanted} on {names}; starting anyway")
                 return
             self._executor.spin_once(timeout_sec=0.05)
         end = time.monotonic() + SETTLING

@@ -127,10 +127,9 @@ def launch(arguments, check, monkeypatch):
     Returns:
         The exit status of the launch.
     """
+    from launch import LaunchDescription, LaunchService
     from launch.actions import IncludeLaunchDescription
     from launch.launch_description_sources import PythonLaunchDescriptionSource
-
-    from launch import LaunchDescription, LaunchService
 
     monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")

@@ -117,16 +117,25 @@ def test_every_picture_arrives_in_order_with_a_current_stamp(listener, drive):
     ]
 
 
+def test_the_first_picture_waits_for_as_many_subscribers_as_asked(listener, drive):
+    first = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
+    listener.start(drive, fps=150, subscribers=2)
+    # Long past the start: the replay has found the one subscriber there is.
+    listener.until(lambda: listener.node.count_publishers(bags.IMAGE_TOPIC) == 1)
+    assert not first
+    second = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
+    listener.until(lambda: len(first) == len(second) == PICTURES)
+
+
 def test_the_pace_is_that_of_the_recording_times_the_rate(listener, drive):
     images = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
     listener.start(drive, rate=3)
     listener.until(lambda: len(images) == PICTURES)
-    stamps = np.array([nanoseconds(i.header) for i in images]) / 1e9
-    due = np.arange(PICTURES) / (3 * RATE)
-    late = stamps - stamps[0] - due
-    # Each picture is late on its own account only: no drift. Wide, as the machine may be busy.
-    assert -0.1 < np.median(late) < 0.1
-    assert late[-1] == pytest.approx(0, abs=0.3)
+    gaps = np.diff([nanoseconds(i.header) / 1e9 for i in images])
+    due = 1 / (3 * RATE)
+    # Never ahead of the recording; a busy machine may make single pictures late, not half of them.
+    assert gaps.sum() > 0.9 * due * len(gaps)
+    assert np.median(gaps) < 2 * due
 
 
 def test_with_clock_the_stamps_stay_and_the_clock_runs(listener, drive):
