@@ -46,7 +46,8 @@ class BatchSampler(Sampler[list[Draw]]):
     """Shuffled batches, all pictures of a batch at one input size.
 
     The run starts with the smallest two sizes and takes in the larger ones one by one: early steps
-    are cheap, and in the end the network knows every size that the car may use.
+    are cheap, and in the end the network knows every size that the car may use. A size is drawn as
+    often as it has area: the deep maps of a large input hold more that a small one never shows.
     """
 
     def __init__(
@@ -66,9 +67,10 @@ class BatchSampler(Sampler[list[Draw]]):
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.pictures)
         progress = self.epoch / max(1, self.epochs - 1)
-        sizes = self.sizes[: 2 + round(progress * len(self.sizes))]
+        sizes = np.array(self.sizes[: 2 + round(progress * len(self.sizes))])
+        share = sizes**2 / (sizes**2).sum()
         for start in range(0, self.pictures, self.batch_size):
-            size = int(rng.choice(sizes))
+            size = int(rng.choice(sizes, p=share))
             height = round(size * float(rng.choice(ASPECTS)))
             yield [
                 Draw(int(i), height, size, (self.seed, self.epoch, start + k))
