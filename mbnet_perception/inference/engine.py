@@ -32,7 +32,7 @@ class Engine:
     def __init__(self, library: ModelLibrary, point: OperatingPoint, num_threads: int = 0) -> None:
         self._library = library
         self._threads = num_threads
-        self._seen = (USUAL_CAMERA,)
+        self._seen: tuple[tuple[int, int], ...] = (USUAL_CAMERA,)
         self._switching = threading.Lock()
         self._active = (point, self._build(point))
 

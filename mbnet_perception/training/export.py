@@ -8,12 +8,14 @@ width stay symbolic, and it takes no time (see docs/decisions.md).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mbnet_perception.core.anchors import (
     CENTRE_VARIANCE,
@@ -48,7 +50,7 @@ class _Graph:
     def integers(self, *values: int) -> str:
         return self.constant(np.array(values, np.int64))
 
-    def add(self, operator: str, *inputs: str, output: str = "", **attributes: object) -> str:
+    def add(self, operator: str, *inputs: str, output: str = "", **attributes: Any) -> str:
         output = output or f"{operator.lower()}_{len(self.nodes)}"
         self.nodes.append(
             helper.make_node(operator, list(inputs), [output], name=output, **attributes)
@@ -171,17 +173,16 @@ def _add_block(
     """Add a block; also returns the output of convolution ``tap``, if any."""
     start, tapped = x, []
     for i, conv in enumerate(block.convs):
-        weight, bias = fold_normalisation(conv)
-        layer = conv[0]
-        prefix = f"{name}.{i}"
+        layer = fold_normalisation(conv)
+        assert layer.bias is not None
         x = graph.add(
             "Conv",
             x,
-            graph.constant(weight, f"{prefix}.weight"),
-            graph.constant(bias, f"{prefix}.bias"),
+            graph.constant(layer.weight.detach().numpy(), f"{name}.{i}.weight"),
+            graph.constant(layer.bias.detach().numpy(), f"{name}.{i}.bias"),
             kernel_shape=list(layer.kernel_size),
             strides=list(layer.stride),
-            pads=[layer.padding[0]] * 4,
+            pads=[layer.kernel_size[0] // 2] * 4,
             group=layer.groups,
         )
         if isinstance(conv[-1], nn.ReLU6):
@@ -191,18 +192,13 @@ def _add_block(
     return (graph.add("Add", start, x) if block.residual else x), tapped
 
 
-def fold_normalisation(
-    conv: nn.Sequential,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weight and bias of one convolution that does what it and its normalisation do."""
-    layer = conv[0]
-    weight = layer.weight.detach().double()
-    if layer.bias is not None:
-        return weight.float().numpy(), layer.bias.detach().numpy()
-    norm = conv[1]
-    scale = norm.weight.detach().double() / (norm.running_var.double() + norm.eps).sqrt()
-    bias = norm.bias.detach().double() - norm.running_mean.double() * scale
-    return (weight * scale[:, None, None, None]).float().numpy(), bias.float().numpy()
+def fold_normalisation(conv: nn.Sequential) -> nn.Conv2d:
+    """One convolution with a bias that does what a convolution and its normalisation do."""
+    layer, *rest = conv
+    assert isinstance(layer, nn.Conv2d)
+    if rest and isinstance(rest[0], nn.BatchNorm2d):
+        return fuse_conv_bn_eval(layer, rest[0])
+    return layer
 
 
 def _to_rows(graph: _Graph, head: str, shape: list[int]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +58,8 @@ class ConvBlock(nn.Module):
 
     def __init__(self, block: Block) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(_make_conv(conv) for conv in block.convs)
+        convs = nn.ModuleList(_make_conv(conv) for conv in block.convs)
+        self.convs = cast("Sequence[nn.Sequential]", convs)
         self.residual = block.residual
 
     def forward(self, x: Tensor) -> Tensor:
@@ -66,8 +69,8 @@ class ConvBlock(nn.Module):
         return start + x if self.residual else x
 
 
-def _make_blocks(blocks: Sequence[Block]) -> nn.ModuleList:
-    return nn.ModuleList(ConvBlock(block) for block in blocks)
+def _make_blocks(blocks: Sequence[Block]) -> Sequence[ConvBlock]:
+    return cast("Sequence[ConvBlock]", nn.ModuleList(ConvBlock(block) for block in blocks))
 
 
 class Classifier(nn.Module):
@@ -127,7 +130,9 @@ class SSDLite(nn.Module):
         self.score_heads = _make_blocks(table.score_heads)
         _initialise(self)
         for head in self.score_heads:
-            nn.init.constant_(head.convs[-1][0].bias, -torch.log(torch.tensor(1 / PRIOR - 1)))
+            bias = head.convs[-1][0].bias
+            assert isinstance(bias, Tensor)
+            nn.init.constant_(bias, -math.log(1 / PRIOR - 1))
 
     def backbone_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of the backbone, strides 16 and 32."""

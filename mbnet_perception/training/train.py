@@ -63,7 +63,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
         torch.set_num_threads(recipe.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = SSDLite(recipe.backbone, recipe.alpha, len(classes))
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device).to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = make_optimizer(model, recipe)
     sampler = BatchSampler(len(data), recipe.batch_size, recipe.sizes, recipe.epochs, recipe.seed)
