@@ -6,6 +6,8 @@ so batches are the same whether a run was resumed or not and however many worker
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,12 +50,21 @@ class BatchSampler(Sampler[list[Draw]]):
     The run starts with the smallest two sizes and takes in the larger ones one by one: early steps
     are cheap, and in the end the network knows every size that the car may use. A size is drawn as
     often as it has area: the deep maps of a large input hold more that a small one never shows.
+
+    ``repeats`` holds how often each picture comes, relative to the others; an epoch has as many
+    draws as there are pictures. Where all are alike, each comes once.
     """
 
     def __init__(
-        self, pictures: int, batch_size: int, sizes: Sequence[int], epochs: int, seed: int
+        self,
+        repeats: NDArray[np.float64],
+        batch_size: int,
+        sizes: Sequence[int],
+        epochs: int,
+        seed: int,
     ) -> None:
-        self.pictures = pictures
+        self.repeats = repeats
+        self.pictures = len(repeats)
         self.batch_size = batch_size
         self.sizes = sorted(sizes)
         self.epochs = epochs
@@ -66,6 +77,8 @@ class BatchSampler(Sampler[list[Draw]]):
     def __iter__(self) -> Iterator[list[Draw]]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(self.pictures)
+        if np.ptp(self.repeats):
+            order = rng.choice(self.pictures, self.pictures, p=self.repeats / self.repeats.sum())
         progress = self.epoch / max(1, self.epochs - 1)
         sizes = np.array(self.sizes[: 2 + round(progress * len(self.sizes))])
         share = sizes**2 / (sizes**2).sum()
@@ -93,6 +106,13 @@ class TrainingData(TorchDataset[tuple[Image, Targets]]):
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def repeat_factors(self, balance: float) -> NDArray[np.float64]:
+        """How often each picture should come so that rare classes do (see ``Recipe.balance``)."""
+        classes_of = [set(mapping[picture.classes]) for picture, mapping in self.pictures]
+        count = Counter(k for classes in classes_of for k in classes)
+        factor = {k: max(1.0, math.sqrt(balance * len(self) / n)) for k, n in count.items()}
+        return np.array([max((factor[k] for k in classes), default=1.0) for classes in classes_of])
 
     def __getitem__(self, draw: Draw) -> tuple[Image, Targets]:
         picture, mapping = self.pictures[draw.index]

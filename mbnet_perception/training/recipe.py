@@ -19,9 +19,15 @@ class Recipe:
         train: COCO label files to learn from; classes are those of the first.
         validation: COCO label file to measure on.
         backbone, alpha: The network.
+        start_from: Checkpoint whose averaged weights to begin with; empty begins at random.
         epochs: Passes over all pictures.
         batch_size: Pictures in a step.
+        balance: Share of pictures up to which a class counts as rare; pictures with rare classes
+            come more often (repeat factors of LVIS, arXiv 1908.03195, section 4.2). 0 takes each
+            picture once an epoch.
         sizes: Long sides of the input in pixels, see ``training.data.BatchSampler``.
+        settling_sizes: Long sides at which the normalisation is measured anew at the end: those
+            that the model is meant for. Others lose by it.
         learning_rate: Peak of AdamW's, reached after ``warmup_steps``, then a cosine to zero.
         weight_decay: On the weights of the convolutions across channels; depthwise filters,
             biases and normalisation have none (MobileNetV1, section 3.2).
@@ -36,9 +42,12 @@ class Recipe:
     validation: str
     backbone: str = "mobilenet_v2"
     alpha: float = 0.5
+    start_from: str = ""
     epochs: int = 30
     batch_size: int = 32
+    balance: float = 0.0
     sizes: tuple[int, ...] = (160, 192, 224, 256, 288, 320)
+    settling_sizes: tuple[int, ...] = (256, 288, 320)
     learning_rate: float = 2e-3
     warmup_steps: int = 300
     weight_decay: float = 0.02
@@ -59,10 +68,14 @@ class Recipe:
             raise ValueError(f"backbone must be one of {list(BACKBONES)}, got {self.backbone!r}")
         if not self.train:
             raise ValueError("train must name at least one label file")
-        if not self.sizes or min(self.sizes) < 32:
-            raise ValueError(f"sizes must be at least 32 pixels, got {list(self.sizes)}")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        for name in ("sizes", "settling_sizes"):
+            if not getattr(self, name) or min(getattr(self, name)) < 32:
+                raise ValueError(
+                    f"{name} must be at least 32 pixels, got {list(getattr(self, name))}"
+                )
+        for name in ("ema", "balance"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain lists and numbers, for YAML and checkpoints."""

@@ -23,7 +23,7 @@ from mbnet_perception.evaluation.accuracy import MEASURING, measure_detector
 from mbnet_perception.evaluation.average_precision import Result
 from mbnet_perception.evaluation.dataset import Dataset, read_coco
 from mbnet_perception.inference.detector import prepare_image
-from mbnet_perception.training.data import BatchSampler, TrainingData, collate
+from mbnet_perception.training.data import ASPECTS, BatchSampler, Draw, TrainingData, collate
 from mbnet_perception.training.loss import detection_loss
 from mbnet_perception.training.model import SSDLite, decode_boxes
 from mbnet_perception.training.recipe import Recipe, recipe_from
@@ -50,8 +50,8 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
         What the averaged weights reach on the validation data, at the largest of the sizes.
 
     Raises:
-        TrainingError: If the loss is not finite, or the checkpoint is of another recipe, or there
-            is one already and ``resume`` is off.
+        TrainingError: If the loss is not finite, or a checkpoint is of another recipe or network,
+            or there is one already and ``resume`` is off.
         DatasetError: If data cannot be used.
     """
     sources = [read_coco(Path(path)) for path in recipe.train]
@@ -63,10 +63,13 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
         torch.set_num_threads(recipe.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = SSDLite(recipe.backbone, recipe.alpha, len(classes))
+    if recipe.start_from:
+        load_weights(model, Path(recipe.start_from))
     model.to(device).to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = make_optimizer(model, recipe)
-    sampler = BatchSampler(len(data), recipe.batch_size, recipe.sizes, recipe.epochs, recipe.seed)
+    repeats = data.repeat_factors(recipe.balance)
+    sampler = BatchSampler(repeats, recipe.batch_size, recipe.sizes, recipe.epochs, recipe.seed)
 
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -127,6 +130,8 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
             "box_loss": round(float(sums[1]) / len(sampler), 4),
             "seconds": round(time.monotonic() - started, 1),
         }
+        if epoch + 1 == recipe.epochs:
+            settle_normalisation(average, data, recipe)
         save_checkpoint(
             {
                 "recipe": recipe.as_dict(),
@@ -145,6 +150,23 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
             log.write(json.dumps(line) + "\n")
         print(line, file=sys.stderr, flush=True)
     return evaluate(average, validation, classes, max(recipe.sizes))
+
+
+def load_weights(model: SSDLite, checkpoint: Path) -> None:
+    """Take over the averaged weights of a checkpoint of the same network.
+
+    Raises:
+        TrainingError: If it cannot be read, or is of another network; names both.
+    """
+    state = read_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(state["average"])
+    except RuntimeError as error:
+        theirs = recipe_from(state["recipe"], str(checkpoint))
+        raise TrainingError(
+            f"{checkpoint}: holds {theirs.backbone} alpha {theirs.alpha:g} with "
+            f"{len(state['classes'])} classes, which does not fit the recipe's network"
+        ) from error
 
 
 def to_input(images: Tensor, device: torch.device) -> Tensor:
@@ -181,6 +203,38 @@ def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for a, m in pairs:
         if not a.dtype.is_floating_point:
             a.copy_(m)
+
+
+SETTLING_BATCHES = 100
+
+
+@torch.no_grad()
+def settle_normalisation(model: SSDLite, data: TrainingData, recipe: Recipe) -> None:
+    """Measure the statistics of normalisation anew, with the weights as they now are.
+
+    Those gathered over a run are of weights that no longer are (arXiv 2105.07576, section 3), and
+    of inputs of every size, where the share of padding in the deep maps differs. Takes augmented
+    pictures at the recipe's ``settling_sizes`` in turn; leaves the model in evaluation mode.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momentum = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    device = next(model.parameters()).device
+    rng = np.random.default_rng((recipe.seed, recipe.epochs))
+    model.train()
+    for batch in range(SETTLING_BATCHES):
+        turn, place = divmod(batch, len(recipe.settling_sizes))
+        size = recipe.settling_sizes[place]
+        height = round(size * ASPECTS[turn % len(ASPECTS)])
+        rows = rng.integers(len(data), size=recipe.batch_size).tolist()
+        draws = [Draw(i, height, size, (recipe.seed, batch, k)) for k, i in enumerate(rows)]
+        images, _ = collate([data[draw] for draw in draws])
+        model(to_input(images, device))
+    model.eval()
+    for norm, value in zip(norms, momentum, strict=True):
+        norm.momentum = value
 
 
 def evaluate(model: SSDLite, dataset: Dataset, classes: tuple[str, ...], resolution: int) -> Result:

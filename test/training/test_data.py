@@ -97,7 +97,7 @@ def draws(sampler):
 
 
 def test_each_epoch_sees_every_picture_once_in_an_order_of_its_own():
-    sampler = BatchSampler(10, 4, (32, 64), epochs=3, seed=1)
+    sampler = BatchSampler(np.ones(10), 4, (32, 64), epochs=3, seed=1)
     first = draws(sampler)
     again = draws(sampler)
     sampler.epoch = 1
@@ -109,7 +109,7 @@ def test_each_epoch_sees_every_picture_once_in_an_order_of_its_own():
 
 
 def test_pictures_of_a_batch_share_a_size_and_sizes_grow_over_the_run():
-    sampler = BatchSampler(400, 2, (64, 96, 128, 160), epochs=5, seed=0)
+    sampler = BatchSampler(np.ones(400), 2, (64, 96, 128, 160), epochs=5, seed=0)
     seen = []
     for sampler.epoch in range(5):
         batches = list(sampler)
@@ -117,6 +117,26 @@ def test_pictures_of_a_batch_share_a_size_and_sizes_grow_over_the_run():
         seen.append({d.width for batch in batches for d in batch})
     assert seen[0] == {64, 96}
     assert seen[-1] == {64, 96, 128, 160}
+
+
+def test_pictures_come_as_often_as_their_repeats_say():
+    sampler = BatchSampler(np.array([1.0] * 500 + [3.0] * 500), 10, (32,), epochs=1, seed=0)
+    drawn = [d.index for d in draws(sampler)]
+    assert len(drawn) == 1000
+    assert 700 < sum(i >= 500 for i in drawn) < 800  # three of four
+
+
+def test_rare_classes_repeat_by_the_root_of_their_rarity():
+    def of_class(*classes):
+        boxes = [[10, 10, 50, 50]] * len(classes)
+        return dataclasses.replace(picture(boxes), classes=np.array(classes, np.int64))
+
+    pictures = (of_class(1), of_class(0, 1), *[of_class(0)] * 5, of_class())
+    data = TrainingData([Dataset(("a", "b"), pictures)], ("a", "b"))
+    assert (data.repeat_factors(0.0) == 1).all()
+    # b is in 2 of 8 pictures, a in 6: with all shares up to 1 rare, sqrt(8 / 2) and sqrt(8 / 6).
+    expected = [2, 2, *[(8 / 6) ** 0.5] * 5, 1]
+    np.testing.assert_allclose(data.repeat_factors(1.0), expected)
 
 
 def test_samples_carry_what_the_picture_was_looked_for(tmp_path):

@@ -29,6 +29,7 @@ def test_whole_numbers_pass_for_fractions():
         pytest.param({"sizes": 320}, "sizes must be a list of int", id="no list"),
         pytest.param({"train": []}, "at least one label file", id="no data"),
         pytest.param({"backbone": "resnet"}, "got 'resnet'", id="unknown backbone"),
+        pytest.param({"balance": -0.1}, "balance must be in [0, 1), got -0.1", id="balance"),
         pytest.param({"ema": 1.0}, "ema must be in [0, 1), got 1.0", id="frozen average"),
         pytest.param({"workers": -1}, "workers must not be negative, got -1", id="negative"),
     ],

@@ -36,10 +36,16 @@ def recipe(tmp_path_factory):
         epochs=2,
         batch_size=2,
         sizes=(64,),
+        settling_sizes=(64,),
         warmup_steps=1,
         workers=0,
         threads=1,
     )
+
+
+@pytest.fixture(autouse=True)
+def settle_quickly(monkeypatch):
+    monkeypatch.setattr(training, "SETTLING_BATCHES", 1)
 
 
 def weights(folder, key="model"):
@@ -80,6 +86,24 @@ def test_resuming_another_recipe_is_refused(recipe, tmp_path):
     train(dataclasses.replace(recipe, epochs=1), tmp_path)
     with pytest.raises(TrainingError, match="is of another recipe"):
         train(recipe, tmp_path, resume=True)
+
+
+def test_a_run_can_start_from_another_checkpoint(recipe, tmp_path, monkeypatch):
+    train(dataclasses.replace(recipe, epochs=1), tmp_path / "first")
+    monkeypatch.setattr(training, "detection_loss", lambda *_: (torch.tensor(math.nan),) * 2)
+    started = []
+    monkeypatch.setattr(training, "make_optimizer", lambda model, _: started.append(model))
+    follow = dataclasses.replace(recipe, start_from=str(tmp_path / "first" / CHECKPOINT))
+    with pytest.raises((TrainingError, AttributeError)):
+        train(follow, tmp_path / "second")
+    assert_same(started[0].state_dict(), weights(tmp_path / "first", "average"))
+
+
+def test_a_start_of_another_network_names_both(recipe, tmp_path):
+    train(dataclasses.replace(recipe, epochs=1), tmp_path / "first")
+    start = str(tmp_path / "first" / CHECKPOINT)
+    with pytest.raises(TrainingError, match=r"holds mobilenet_v2 alpha 0\.1 with 11 classes"):
+        train(dataclasses.replace(recipe, alpha=0.2, start_from=start), tmp_path / "second")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path, monkeypatch):
@@ -149,6 +173,28 @@ def test_the_rate_warms_up_and_falls_to_zero():
     assert learning_rate(0, recipe, 10) == pytest.approx(0.01)
     assert learning_rate(50, recipe, 10) == pytest.approx(0.05)  # half-way down the cosine
     assert learning_rate(100, recipe, 10) == pytest.approx(0, abs=1e-9)
+
+
+def test_settled_statistics_are_those_of_the_weights(recipe, monkeypatch):
+    """With one batch, normalising in evaluation gives what normalising by the batch gives."""
+    torch.manual_seed(0)
+    dataset = read_coco(Path(recipe.validation))
+    data = TrainingData([dataset], dataset.classes)
+    model = SSDLite("mobilenet_v2", 0.1, len(dataset.classes))
+    seen = []
+    model.register_forward_hook(lambda _, inputs, outputs: seen.append((inputs[0], outputs)))
+    monkeypatch.setattr(training, "SETTLING_BATCHES", 1)
+    recipe = dataclasses.replace(recipe, batch_size=64, settling_sizes=(128,))
+    training.settle_normalisation(model, data, recipe)
+    assert not model.training
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {norm.momentum for norm in norms} == {0.1}
+    images, expected = seen[0]
+    with torch.no_grad():
+        boxes, scores = model(images)
+    # Running variances are unbiased and batch variances are not, which tells on the smallest maps.
+    for found, wanted in ((scores, expected[1]), (boxes, expected[0])):
+        assert (found - wanted).abs().mean() < 0.02 * wanted.abs().mean()
 
 
 def test_only_convolutions_across_channels_decay():
