@@ -285,7 +285,7 @@ class ReplayNode(Node):
             except BagError as error:  # damaged, or ground truth of an older vision_msgs
                 self._leave_out(original, error)
                 return
-        self._publishers_of[original.topic].publish(data)
+        # Counted first, so that an interruption leaves nothing out that was sent.
         if original.type in bags.IMAGE_TYPES:
             self.images += 1
         else:
@@ -301,6 +301,7 @@ class ReplayNode(Node):
             if len(self._stamps) > STAMPS_KEPT:
                 self._stamps.popitem(last=False)
         return self._stamps[old]
+        self._publishers_of[original.topic].publish(data)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -66,10 +66,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(recipe, tmp_path, monkeyp
         save(state, path)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "save_checkpoint", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "save_checkpoint", save_and_stop)
         train(recipe, tmp_path / "broken")
-    monkeypatch.undo()
     assert read_checkpoint(tmp_path / "broken" / CHECKPOINT)["epoch"] == 1
     train(recipe, tmp_path / "broken", resume=True)
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "broken"))
