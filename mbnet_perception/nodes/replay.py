@@ -290,6 +290,7 @@ class ReplayNode(Node):
             self.images += 1
         else:
             self.others += 1
+        self._publishers_of[original.topic].publish(data)
 
     def _new_stamp(self, old: int) -> int:
         """Return the present time, or what it was for an earlier message with the same stamp.
@@ -301,7 +302,6 @@ class ReplayNode(Node):
             if len(self._stamps) > STAMPS_KEPT:
                 self._stamps.popitem(last=False)
         return self._stamps[old]
-        self._publishers_of[original.topic].publish(data)
 
 
 def main(args: list[str] | None = None) -> int:
