@@ -103,13 +103,17 @@ class DetectorNode(Node):
 
     def __init__(self) -> None:
         super().__init__("detector")
+        # First, as since Kilted a node that could not start is destroyed like any other.
+        self._stopping = False
+        self._wake = Condition()
+        self._switch: Switch | None = None
+        self._worker = Thread(target=self._work, name="detector worker", daemon=True)
         self._settings = declare_settings(self)
         folder = self._settings.models_folder
         self._library = ModelLibrary(Path(folder) if folder else None)
         self._engine = Engine(self._library, self._settings.point, self._settings.num_threads)
         self._settings.selection.class_mask(self._engine.classes)  # refuses unknown names
         self._engine_error = ""
-        self._switch: Switch | None = None
         self._switched = self.create_guard_condition(self._on_switched)
 
         self._labels: LabelInfo | None = None
@@ -141,10 +145,7 @@ class DetectorNode(Node):
         if hasattr(self, "add_post_set_parameters_callback"):
             self.add_post_set_parameters_callback(self._apply_parameters)
 
-        self._stopping = False
-        self._wake = Condition()
         self._cameras = [self._create_camera(topic) for topic in self._settings.camera_topics]
-        self._worker = Thread(target=self._work, name="detector worker", daemon=True)
         self._worker.start()
 
     def _create_camera(self, topic: str) -> Camera:
@@ -186,7 +187,8 @@ class DetectorNode(Node):
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        self._worker.join()
+        if self._worker.is_alive():
+            self._worker.join()
         if self._switch:
             self._switch.thread.join()
         super().destroy_node()

@@ -164,6 +164,10 @@ class ReplayNode(Node):
             BagError: If the bag is damaged or its image topics are empty.
             ExternalShutdownException: If ROS is shut down meanwhile.
         """
+        with self._bag:
+            self._play()
+
+    def _play(self) -> None:
         self._wait_for_subscribers()
         settings = self._settings
         start = time.monotonic()
@@ -191,11 +195,6 @@ class ReplayNode(Node):
         # middleware's next heartbeat: every 3 s with Fast DDS.
         for publisher in self._publishers_of.values():
             publisher.wait_for_all_acked(Duration(seconds=4))
-
-    def destroy_node(self) -> None:
-        """Close the bag with the node."""
-        self._bag.close()
-        super().destroy_node()
 
     def _read_parameters(self) -> ReplaySettings:
         # Any type is let in, so that `fps:=5` need not be `fps:=5.0`; the settings judge.
