@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--resolutions",
         type=int,
         nargs="+",
-        default=[160, 192, 224, 256, 288, 320],
+        default=[224, 256, 288, 320],
         metavar="N",
         help="long sides in pixels to offer (%(default)s)",
     )

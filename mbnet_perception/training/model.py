@@ -24,8 +24,9 @@ PRIOR = 0.01
 class Float32Conv2d(nn.Conv2d):
     """A convolution that stays in float32 under autocast.
 
-    On the CPU, the gradient of a strided depthwise convolution in bfloat16 takes 3 to 7 times as
-    long as in float32, and is now and then NaN on maps a few cells wide (torch 2.15).
+    On the CPU, a strided depthwise convolution with its gradient takes 3 to 29 times as long in
+    bfloat16 as in float32 (torch 2.15, benchmarks/strided_depthwise.py), and the gradient is now
+    and then NaN on maps a few cells wide.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -93,6 +93,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
         prefetch_factor=4 if recipe.workers else None,
     )
     step = first * len(sampler)
+    result = None
     for epoch in range(first, recipe.epochs):
         sampler.epoch = epoch
         model.train()
@@ -149,7 +150,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result:
         with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         print(line, file=sys.stderr, flush=True)
-    return evaluate(average, validation, classes, max(recipe.sizes))
+    return result or evaluate(average, validation, classes, max(recipe.sizes))
 
 
 def load_weights(model: SSDLite, checkpoint: Path) -> None:
