@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbnet_perception.core.detections import Detections, Selection
-from mbnet_perception.inference.detector import Detector, Timing
+from mbnet_perception.inference.detector import MAX_SESSIONS, Detector, Timing
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Height and width that are warmed before any picture has come: most cameras are 4:3.
@@ -54,7 +54,7 @@ class Engine:
         detections, timing = detector.detect(image, selection)
         size = (image.shape[0], image.shape[1])
         if size not in self._seen:
-            self._seen = (*self._seen, size)[-8:]
+            self._seen = (*self._seen, size)[-MAX_SESSIONS:]
         return detections, timing, detector.classes
 
     def switch(self, point: OperatingPoint) -> None:
