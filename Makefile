@@ -13,13 +13,17 @@ endif
 
 ENVIRONMENT := $(PYTHON) tools/ros_env/environment.py --distro $(ROS_DISTRO) --venv $(VENV) --extras
 
-.PHONY: env demo test test-nodes clean
+.PHONY: env demo readme test test-nodes clean
 
 env:
 	@$(ENVIRONMENT) evaluate
 
 demo: env
 	$(VENV)/bin/mbnet demo test/data/sample_drive --seconds $(DEMO_SECONDS)
+
+# The tables of topics, services and parameters in README.md.
+readme: env
+	$(VENV)/bin/python -m mbnet_perception.nodes.surface README.md
 
 test:
 	@$(ENVIRONMENT) train,test

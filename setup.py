@@ -18,7 +18,15 @@ TRAIN = [
     "onnx>=1.16",
 ]
 # Every release of ruff and mypy finds something new, hence the fixed minor versions.
-TEST = ["pytest>=8", "hypothesis>=6", "ruff==0.17.*", "mypy==2.4.*", "types-PyYAML", "types-tqdm"]
+TEST = [
+    "pytest>=8",
+    "hypothesis>=6",
+    "onnx>=1.16",
+    "ruff==0.17.*",
+    "mypy==2.4.*",
+    "types-PyYAML",
+    "types-tqdm",
+]
 
 setup(
     name=NAME,
@@ -33,7 +41,9 @@ setup(
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (SHARE, ["package.xml"]),
         (f"{SHARE}/launch", glob("launch/*.launch.py")),
-        (f"{SHARE}/config", glob("config/*.yaml")),
+        (f"{SHARE}/config", [*glob("config/*.yaml"), *glob("config/*.xml")]),
+        (f"{SHARE}/config/foxglove", glob("config/foxglove/*.json")),
+        (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
         (
             f"{SHARE}/models",
             [*glob("models/*.onnx"), *glob("models/*.yaml"), *glob("models/*.md")],

@@ -17,6 +17,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from mbnet_perception.core.detections import Selection, select_detections
+from mbnet_perception.core.images import Picture
 from mbnet_perception.core.scene import DrivingScene
 from mbnet_perception.inference.detector import make_session, prepare_image
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
@@ -57,7 +58,8 @@ def main() -> None:
     selection = Selection(score_threshold=args.threshold)
     scene = DrivingScene(58, SIZE)
     pictures = [
-        prepare_image(scene.render(i / 6)[0], point.resolution) for i in range(args.pictures)
+        prepare_image(Picture.of_bgr(scene.render(i / 6)[0]), point.resolution)
+        for i in range(args.pictures)
     ]
     size = pictures[0].shape[1:3]
     plain = make_session(model, size, 1, "plain")

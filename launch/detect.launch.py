@@ -19,8 +19,9 @@ from mbnet_perception.nodes.parameters import DetectorSettings
 
 PACKAGE = "mbnet_perception"
 # ROS 2 gives every node this parameter.
-DEFAULTS = {row.name: row.default for row in fields(DetectorSettings)} | {"use_sim_time": False}
-DESCRIPTIONS = {row.name: row.metadata["description"] for row in fields(DetectorSettings)} | {
+ROWS = {row.name: row for row in fields(DetectorSettings)}
+DEFAULTS = {name: row.default for name, row in ROWS.items()} | {"use_sim_time": False}
+DESCRIPTIONS = {name: row.metadata["description"] for name, row in ROWS.items()} | {
     "use_sim_time": "Whether /clock tells the time, as when a bag is played with it: true or false."
 }
 
@@ -33,9 +34,15 @@ def parameter_value(name: str, text: str) -> Any:
     """
     kind = type(DEFAULTS[name])
     if kind is tuple:
-        return [part.strip() for part in text.split(",")]
+        of = ROWS[name].metadata["of"]
+        return [parse(name, of, part.strip()) for part in text.split(",")]
     if kind is str:
         return ParameterValue(text, value_type=str)  # or 8 would become a number
+    return parse(name, kind, text)
+
+
+def parse(name: str, kind: type, text: str) -> Any:
+    """A word as a value of this type; the argument's name is for the error."""
     try:
         return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
     except (KeyError, ValueError):

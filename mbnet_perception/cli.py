@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import cv2
@@ -117,6 +118,35 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("output", type=Path, help="bag folder to make (mcap)")
     command.add_argument("--rate", type=float, default=5.0, help="pictures a second (%(default)s)")
 
+    command = _add(
+        commands, "benchmark", run_benchmark, "time a model, or the node, on this computer"
+    )
+    command.add_argument("--models", type=Path, help="folder of the models (the installed one)")
+    _add_point(command)
+    command.add_argument("--threads", type=int, default=0, help="of the network (cores - 1)")
+    command.add_argument(
+        "--seconds", type=float, default=10.0, help="how long to measure each part (%(default)s)"
+    )
+    command.add_argument("--json", action="store_true", help="figures as JSON")
+    what = command.add_mutually_exclusive_group()
+    what.add_argument(
+        "--node",
+        action="store_true",
+        help="the live node: what it adds to the network, overload, and changes while it runs",
+    )
+    what.add_argument(
+        "--ladder", type=Path, metavar="FILE", help="write a ladder for the node's ladder_file"
+    )
+    command.add_argument(
+        "--load",
+        type=float,
+        default=0.8,
+        help="with --node: rate of the camera as a share of what the model can hold (%(default)s)",
+    )
+    command.add_argument(
+        "--logs", type=Path, help="with --node: folder for the processes' logs (a temporary one)"
+    )
+
     command = _add(commands, "demo", run_demo, "replay a bag through the live node")
     command.add_argument("bag", type=Path)
     command.add_argument("-o", "--output", type=Path, default=Path("demo_out"))
@@ -128,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run_detect(args: argparse.Namespace) -> int:
     """Draw detections into a picture, a video, or each picture of a folder."""
     from mbnet_perception.core.drawing import draw_detections
+    from mbnet_perception.core.images import Picture
 
     selection = Selection(args.score_threshold, args.iou_threshold)
     detector = _load_detector(args)
@@ -136,7 +167,7 @@ def run_detect(args: argparse.Namespace) -> int:
         raise CommandError(f"{source} does not exist")
 
     def draw(name: str, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        found, _ = detector.detect(image, selection)
+        found, _ = detector.detect(Picture.of_bgr(image), selection)
         print(f"{name}: {_describe(found, detector.classes)}")
         return draw_detections(image, found, detector.classes)
 
@@ -234,6 +265,56 @@ def run_data_bag(args: argparse.Namespace) -> int:
     return 0
 
 
+def run_benchmark(args: argparse.Namespace) -> int:
+    """Print how fast a model is, or the node with it; or write the ladder of all models."""
+    from mbnet_perception.inference.benchmark import describe_machine, measure_alone
+    from mbnet_perception.inference.ladder import measure_ladder, write_ladder
+    from mbnet_perception.inference.models import ModelLibrary
+
+    point = OperatingPoint(args.backbone, args.alpha, args.resolution, args.precision)
+    if args.seconds <= 0 or args.load <= 0:
+        raise CommandError(
+            f"--seconds and --load must be above 0, got {args.seconds:g} and {args.load:g}"
+        )
+    if args.node:
+        return _benchmark_node(args, point)
+    library = ModelLibrary(args.models)
+    if args.ladder:
+        rungs = measure_ladder(library, point, args.threads, lambda: False)
+        write_ladder(args.ladder, rungs)
+        if args.json:
+            print(json.dumps([asdict(rung) for rung in rungs], indent=2))
+        else:
+            for rung in rungs:
+                ap50 = "" if rung.ap50 is None else f"   AP50 {rung.ap50:.3f}"
+                print(f"{1e3 * rung.seconds:7.2f} ms   {rung.point}{ap50}")
+        return 0
+    alone = measure_alone(library, point, args.threads, args.seconds)
+    if args.json:
+        print(json.dumps({"point": str(point), **describe_machine(), **alone}, indent=2))
+        return 0
+    for name in ("session_run", "detect"):
+        figures = "   ".join(
+            f"p{rank} {alone[name][f'p{rank}_ms']:.2f} ms" for rank in (50, 90, 99)
+        )
+        print(f"{name:12} {figures}   {alone[f'{name}_rate_hz']:.1f} Hz")
+    return 0
+
+
+def _benchmark_node(args: argparse.Namespace, point: OperatingPoint) -> int:
+    from mbnet_perception.nodes.benchmark import describe, measure_node
+    from mbnet_perception.nodes.processes import interruption
+
+    with TemporaryDirectory() as temporary, interruption() as check:
+        logs = args.logs or Path(temporary)
+        logs.mkdir(parents=True, exist_ok=True)
+        result = measure_node(
+            args.models, point, args.threads, args.seconds, args.load, logs, check
+        )
+    print(json.dumps(result, indent=2) if args.json else "\n".join(describe(result)))
+    return 0
+
+
 def run_demo(args: argparse.Namespace) -> int:
     """See :func:`mbnet_perception.nodes.demo.run_demo`."""
     from mbnet_perception.nodes.demo import run_demo
@@ -253,8 +334,12 @@ def _add(
 
 
 def _add_operating_point(command: argparse.ArgumentParser) -> None:
-    point = OperatingPoint()
     command.add_argument("--model", type=Path, help="model file, in place of an installed one")
+    _add_point(command)
+
+
+def _add_point(command: argparse.ArgumentParser) -> None:
+    point = OperatingPoint()
     command.add_argument("--backbone", default=point.backbone, help="(%(default)s)")
     command.add_argument(
         "--alpha", type=float, default=point.alpha, help="width multiplier (%(default)s)"

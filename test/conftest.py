@@ -33,7 +33,7 @@ def make_model():
     else the mean red, green and blue of the picture, 0-1, for each box. `height` and `width` fix
     the input's size, which a good file leaves open.
     """
-    onnx = pytest.importorskip("onnx", reason="the train extra makes the tests' model files")
+    onnx = pytest.importorskip("onnx", reason="the test extra holds it, for the tests' model files")
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 

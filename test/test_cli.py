@@ -11,6 +11,8 @@ from mbnet_perception.core.scene import CLASSES
 from mbnet_perception.evaluation.bags import IMAGE_TOPIC, Bag
 from mbnet_perception.evaluation.dataset import read_coco
 from mbnet_perception.evaluation.synthetic import write_pictures
+from mbnet_perception.inference.ladder import read_ladder
+from mbnet_perception.inference.models import ModelLibrary
 
 SIZE = (96, 64)  # width, height
 # Of whatever picture, the model says that something green is in its lower right part.
@@ -241,3 +243,46 @@ def test_a_fault_of_ours_is_not_blamed_on_an_extra(mbnet, monkeypatch):
 def test_an_interrupted_command_says_so(mbnet, monkeypatch):
     monkeypatch.setattr(cli, "run_train", raising(KeyboardInterrupt()))
     assert mbnet("train", "recipe.yaml", "-o", "out") == (130, "", "interrupted\n")
+
+
+SMALL = ("--alpha", 0.35, "--resolution", 224, "--threads", 1)
+
+
+def test_benchmark_times_the_network_and_the_whole_detector(mbnet):
+    status, out, _ = mbnet("benchmark", *SMALL, "--seconds", 0.05)
+    assert status == 0
+    assert re.fullmatch(
+        r"session_run +p50 .* Hz\ndetect +p50 \d+\.\d\d ms   p90 .* ms   p99 .* ms   .* Hz\n", out
+    )
+    status, out, _ = mbnet("benchmark", *SMALL, "--seconds", 0.05, "--json")
+    figures = json.loads(out)
+    assert figures["point"] == "mobilenet_v2 alpha 0.35 fp32 at 224"
+    assert figures["detect"]["p50_ms"] > 0
+
+
+def test_benchmark_writes_a_ladder_that_the_node_can_read(mbnet, tmp_path):
+    path = tmp_path / "ladder.yaml"
+    status, out, _ = mbnet("benchmark", *SMALL, "--ladder", path)
+    rungs = read_ladder(path, ModelLibrary())
+    assert status == 0
+    assert len(out.splitlines()) == len(rungs) > 0
+    assert str(rungs[-1].point) in out.splitlines()[-1]
+    status, out, _ = mbnet("benchmark", *SMALL, "--ladder", path, "--json")
+    assert json.loads(out)[0]["seconds"] == read_ladder(path, ModelLibrary())[0].seconds
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        pytest.param(("--seconds", 0), "--seconds and --load must be above 0", id="no time"),
+        pytest.param(("--load", -1), "--seconds and --load must be above 0", id="no load"),
+        pytest.param(("--alpha", 0.1), "no model mobilenet_v2 alpha 0.1", id="no such model"),
+        pytest.param(
+            ("--models", "nowhere"), "nowhere/manifest.yaml: cannot be read", id="no models"
+        ),
+    ],
+)
+def test_benchmark_refuses_what_makes_no_sense(mbnet, options, message):
+    status, out, err = mbnet("benchmark", *options)
+    assert (status, out) == (1, "")
+    assert f"error: {message}" in err

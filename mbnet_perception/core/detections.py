@@ -82,9 +82,12 @@ def select_detections(
         selection: Thresholds.
         class_mask: (classes,) which classes to report.
     """
-    passing = scores >= selection.score_threshold
-    passing &= class_mask
-    rows, classes = np.nonzero(passing)
+    # Most scores go here, and a search in one dimension is several times as fast as in two.
+    rows, classes = np.divmod(
+        np.flatnonzero(scores.ravel() >= selection.score_threshold), scores.shape[1]
+    )
+    wanted = class_mask[classes]
+    rows, classes = rows[wanted], classes[wanted]
     values = scores[rows, classes]
     order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
     rows, classes, values = rows[order], classes[order], values[order]
@@ -111,10 +114,11 @@ def suppress(
         (K,) int64 rows that stay, ascending.
     """
     rivals = (iou_matrix(boxes, boxes) > iou_threshold) & (classes[:, None] == classes)
+    rivals = np.triu(rivals, 1)  # each box against the worse ones
     alive = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
+    for i in np.flatnonzero(rivals.any(1)):
         if alive[i]:
-            alive[i + 1 :] &= ~rivals[i, i + 1 :]
+            alive &= ~rivals[i]
     return np.flatnonzero(alive)
 
 

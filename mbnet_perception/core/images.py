@@ -1,15 +1,17 @@
-"""Camera data as BGR pictures: raw pixels in the encodings of sensor_msgs, JPEG and PNG."""
+"""Camera data as pictures: raw pixels in the encodings of sensor_msgs, JPEG and PNG."""
 
 from __future__ import annotations
 
 from array import array
-from typing import NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview | array[int]"
+Order = Literal["bgr", "rgb", "bgra", "rgba", "grey"]
 
 MAX_PIXELS = 1 << 25
 """8K video fits. A damaged header may claim gigabytes, which a small computer has not."""
@@ -19,36 +21,122 @@ JPEG_END = b"\xff\xd9"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
 
+# A JPEG spends at least a bit on each block of 8 x 8 pixels. A PNG has at least a bit a pixel
+# before it is deflated, which makes it 1032 times smaller at best.
+JPEG_PIXELS_PER_BYTE = 8 * 64
+PNG_PIXELS_PER_BYTE = 8 * 1032
+
+# The scales at which a JPEG's blocks are cheaper to decode, and how OpenCV is told.
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    1: cv2.IMREAD_COLOR,
+}
+
 
 class ImageFormatError(ValueError):
     """Camera data that is no usable picture; the message says what was expected and what came."""
 
 
+class _Conversion(NamedTuple):
+    channels: int
+    to_rgb: int | None
+    to_bgr: int | None
+
+
+_CONVERSIONS: dict[Order, _Conversion] = {
+    "bgr": _Conversion(3, cv2.COLOR_BGR2RGB, None),
+    "rgb": _Conversion(3, None, cv2.COLOR_RGB2BGR),
+    "bgra": _Conversion(4, cv2.COLOR_BGRA2RGB, cv2.COLOR_BGRA2BGR),
+    "rgba": _Conversion(4, cv2.COLOR_RGBA2RGB, cv2.COLOR_RGBA2BGR),
+    "grey": _Conversion(1, cv2.COLOR_GRAY2RGB, cv2.COLOR_GRAY2BGR),
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A camera's picture as it came; colours are put in order once it is small.
+
+    Attributes:
+        pixels: (h, w, channels) uint8, for grey (h, w). It may be a view of a message, with a row
+            stride where there is padding, and is not to be written to.
+        order: What the channels are.
+        height: Of the camera's picture, in whose pixels boxes are told.
+        width: Likewise. Where a JPEG was decoded at reduced scale, `pixels` are fewer by a whole
+            factor, rounded up.
+
+    Raises:
+        ValueError: If pixels have another shape or type, or there are none.
+    """
+
+    pixels: NDArray[np.uint8]
+    order: Order
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        channels = _CONVERSIONS[self.order].channels
+        shape = self.pixels.shape
+        fits = len(shape) == 2 if channels == 1 else len(shape) == 3 and shape[2] == channels
+        if not fits or self.pixels.dtype != np.uint8:
+            expected = "(H, W)" if channels == 1 else f"(H, W, {channels})"
+            raise ValueError(
+                f"expected a {expected} uint8 {self.order} picture, got {self.pixels.dtype} {shape}"
+            )
+        if min(*shape[:2], self.height, self.width) < 1:
+            raise ValueError(
+                f"picture height and width must be positive, got {self.height} x {self.width} "
+                f"in pixels {shape}"
+            )
+
+    @classmethod
+    def of_bgr(cls, bgr: NDArray[np.uint8]) -> Picture:
+        """A whole picture, (H, W, 3) uint8 BGR."""
+        if bgr.ndim != 3:
+            raise ValueError(f"expected a (H, W, 3) uint8 bgr picture, got {bgr.dtype} {bgr.shape}")
+        return cls(bgr, "bgr", bgr.shape[0], bgr.shape[1])
+
+    def bgr(self) -> NDArray[np.uint8]:
+        """(h, w, 3) BGR of the size of `pixels`; these themselves where they are BGR."""
+        code = _CONVERSIONS[self.order].to_bgr
+        if code is None:
+            return self.pixels
+        return np.asarray(cv2.cvtColor(self.pixels, code), np.uint8)
+
+    def resized_rgb(self, size_hw: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB of this size, made by one of OpenCV's interpolations."""
+        # Colours after the resize: nearly always fewer pixels, and no copy of the whole picture.
+        resized = cv2.resize(self.pixels, size_hw[::-1], interpolation=interpolation)
+        code = _CONVERSIONS[self.order].to_rgb
+        return np.asarray(resized if code is None else cv2.cvtColor(resized, code), np.uint8)
+
+
 class _Encoding(NamedTuple):
     bytes_per_pixel: int
-    to_bgr: int | None
+    order: Order
+    from_yuv: int | None = None
 
 
 # Names from sensor_msgs/image_encodings.hpp. YUV 4:2:2 is there under two names for each order.
 _ENCODINGS = {
-    "bgr8": _Encoding(3, None),
-    "8UC3": _Encoding(3, None),
-    "rgb8": _Encoding(3, cv2.COLOR_RGB2BGR),
-    "bgra8": _Encoding(4, cv2.COLOR_BGRA2BGR),
-    "rgba8": _Encoding(4, cv2.COLOR_RGBA2BGR),
-    "mono8": _Encoding(1, cv2.COLOR_GRAY2BGR),
-    "8UC1": _Encoding(1, cv2.COLOR_GRAY2BGR),
-    "uyvy": _Encoding(2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuv422": _Encoding(2, cv2.COLOR_YUV2BGR_UYVY),
-    "yuyv": _Encoding(2, cv2.COLOR_YUV2BGR_YUY2),
-    "yuv422_yuy2": _Encoding(2, cv2.COLOR_YUV2BGR_YUY2),
+    "bgr8": _Encoding(3, "bgr"),
+    "8UC3": _Encoding(3, "bgr"),
+    "rgb8": _Encoding(3, "rgb"),
+    "bgra8": _Encoding(4, "bgra"),
+    "rgba8": _Encoding(4, "rgba"),
+    "mono8": _Encoding(1, "grey"),
+    "8UC1": _Encoding(1, "grey"),
+    "uyvy": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_UYVY),
+    "yuyv": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_YUY2),
+    "yuv422_yuy2": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_YUY2),
 }
-_YUV = ("uyvy", "yuv422", "yuyv", "yuv422_yuy2")
+ENCODINGS = tuple(_ENCODINGS)
+"""What :func:`picture_from_raw` reads."""
 
 
-def bgr_from_raw(
-    data: Bytes, height: int, width: int, encoding: str, step: int
-) -> NDArray[np.uint8]:
+def picture_from_raw(data: Bytes, height: int, width: int, encoding: str, step: int) -> Picture:
     """Picture from the fields of a sensor_msgs/Image.
 
     All encodings read here have one byte per value, so that the byte order does not matter.
@@ -57,48 +145,69 @@ def bgr_from_raw(
         data: step * height bytes, row after row.
         height: Rows.
         width: Pixels in a row.
-        encoding: Name from sensor_msgs/image_encodings.hpp.
+        encoding: Name from sensor_msgs/image_encodings.hpp, one of ENCODINGS.
         step: Bytes from one row to the next; more than a row's pixels need is padding.
 
     Returns:
-        (height, width, 3) uint8 BGR. For bgr8 and 8UC3 it is a view of the data: not to be
-        written to, and with a row stride where there is padding.
+        A view of the data; YUV 4:2:2 alone is converted.
 
     Raises:
         ImageFormatError: If the encoding is not read here, or the numbers do not fit together.
     """
     if encoding not in _ENCODINGS:
         raise ImageFormatError(
-            f"encoding {encoding!r} is not supported; supported: {', '.join(_ENCODINGS)}"
+            f"encoding {encoding!r} is not supported; supported: {', '.join(ENCODINGS)}"
         )
-    bytes_per_pixel, to_bgr = _ENCODINGS[encoding]
+    bytes_per_pixel, order, from_yuv = _ENCODINGS[encoding]
+    rows = rows_of(data, height, width, encoding, step, bytes_per_pixel)
+    if from_yuv is not None:
+        if width % 2:
+            raise ImageFormatError(
+                f"{encoding} image must have an even width, as two pixels share their colour; "
+                f"got {width}"
+            )
+        pixels = np.asarray(cv2.cvtColor(rows.reshape(height, width, 2), from_yuv), np.uint8)
+    else:
+        pixels = rows if order == "grey" else rows.reshape(height, width, bytes_per_pixel)
+    return Picture(pixels, order, height, width)
+
+
+def rows_of(
+    data: Bytes, height: int, width: int, encoding: str, step: int, bytes_per_pixel: int
+) -> NDArray[np.uint8]:
+    """The bytes of each row of a sensor_msgs/Image, without the padding behind them.
+
+    Returns:
+        (height, width * bytes_per_pixel) uint8, a view of the data.
+
+    Raises:
+        ImageFormatError: If the numbers do not fit together, or there is no pixel, or there are
+            more than MAX_PIXELS.
+    """
     if height < 1 or width < 1:
         raise ImageFormatError(
             f"{encoding} image must have at least one pixel, got width {width}, height {height}"
         )
-    if encoding in _YUV and width % 2:
+    if height * width > MAX_PIXELS:
         raise ImageFormatError(
-            f"{encoding} image must have an even width, as two pixels share their colour; "
-            f"got {width}"
+            f"{encoding} image must have at most {MAX_PIXELS} pixels, got width {width}, "
+            f"height {height}"
         )
     row = width * bytes_per_pixel
     if step < row:
         raise ImageFormatError(
             f"{encoding} image of width {width} needs a step of at least {row} bytes, got {step}"
         )
-    values = np.frombuffer(data, np.uint8)
-    if values.size != step * height:
+    length = memoryview(data).nbytes
+    if length != step * height:
         raise ImageFormatError(
             f"{encoding} image must have step {step} x height {height} = {step * height} bytes "
-            f"of data, got {values.size}"
+            f"of data, got {length}"
         )
-    pixels = values.reshape(height, step)[:, :row].reshape(height, width, bytes_per_pixel)
-    if to_bgr is None:
-        return pixels
-    return np.asarray(cv2.cvtColor(pixels, to_bgr), np.uint8)
+    return np.frombuffer(data, np.uint8).reshape(height, step)[:, :row]
 
 
-def bgr_from_compressed(data: Bytes, format: str = "") -> NDArray[np.uint8]:
+def picture_from_compressed(data: Bytes, format: str = "", long_side: int = 0) -> Picture:
     """Picture from the fields of a sensor_msgs/CompressedImage.
 
     The pixels stay where the sensor put them: an EXIF orientation is not applied.
@@ -106,15 +215,15 @@ def bgr_from_compressed(data: Bytes, format: str = "") -> NDArray[np.uint8]:
     Args:
         data: A JPEG or PNG file, which may be followed by zero bytes.
         format: What the sender calls it, for the error message alone; the data decides.
-
-    Returns:
-        (H, W, 3) uint8 BGR.
+        long_side: A JPEG is decoded at a half, a quarter or an eighth of its size as long as its
+            long side keeps so many pixels; 0 decodes it whole.
 
     Raises:
         ImageFormatError: If the data is neither, is truncated or damaged, or has more pixels than
             MAX_PIXELS.
     """
     content = bytes(data).rstrip(b"\0")
+    shrink = 1
     if content.startswith(JPEG_START):
         # OpenCV decodes a JPEG without its end to a picture that is grey from there on.
         if not content.endswith(JPEG_END):
@@ -122,14 +231,18 @@ def bgr_from_compressed(data: Bytes, format: str = "") -> NDArray[np.uint8]:
                 f"JPEG image is truncated: {len(content)} bytes without an end marker (FF D9)"
             )
         size = _jpeg_size(content)
+        pixels_per_byte = JPEG_PIXELS_PER_BYTE
+        if long_side > 0 and size is not None:
+            shrink = next((k for k in _REDUCED if -(-max(size) // k) >= long_side), 1)
     elif content.startswith(PNG_START):
         if not content.endswith(PNG_END):
             raise ImageFormatError(
                 f"PNG image is truncated: {len(content)} bytes without an IEND chunk"
             )
         size = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+        pixels_per_byte = PNG_PIXELS_PER_BYTE
     else:
-        named = f" (format {format!r})" if format else ""
+        named = f" (format {format[:40]!r})" if format else ""
         raise ImageFormatError(
             f"compressed image{named} must be JPEG or PNG; got {len(content)} bytes that start "
             f"with {content[:8].hex(' ') or 'nothing'}"
@@ -139,15 +252,26 @@ def bgr_from_compressed(data: Bytes, format: str = "") -> NDArray[np.uint8]:
         raise ImageFormatError(
             f"compressed image must have 1 to {MAX_PIXELS} pixels, its header says {found}"
         )
+    width, height = size
+    if width * height > pixels_per_byte * len(content):
+        raise ImageFormatError(
+            f"compressed image of {len(content)} bytes cannot hold what its header says: "
+            f"width {width}, height {height}"
+        )
     try:
-        picture = cv2.imdecode(
-            np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        decoded = cv2.imdecode(
+            np.frombuffer(content, np.uint8), _REDUCED[shrink] | cv2.IMREAD_IGNORE_ORIENTATION
         )
     except cv2.error as error:
         raise ImageFormatError(f"compressed image is damaged: {error}") from error
-    if picture is None:
+    if decoded is None:
         raise ImageFormatError(f"compressed image of {len(content)} bytes is damaged")
-    return np.asarray(picture, np.uint8)
+    expected = (-(-height // shrink), -(-width // shrink), 3)
+    if decoded.shape != expected:
+        raise ImageFormatError(
+            f"compressed image is damaged: decoded to {decoded.shape}, its header says {expected}"
+        )
+    return Picture(np.asarray(decoded, np.uint8), "bgr", height, width)
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Literal
 
 Outcome = Literal["processed", "superseded", "stale", "failed"]
+
+PERIODS = 15
+"""The usual time between two stamps is the median of this many newest ones."""
+
+ENOUGH_PERIODS = 5
+"""With fewer of them nothing is told from stamps."""
+
+LONGEST_GAP = 2 * 10**9
+"""Nanoseconds; beyond it a camera was off rather than its frames lost."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +27,13 @@ class FrameCounts:
         received: All that reached us.
         processed: Answered with detections.
         superseded: Dropped, as a newer one came before their turn.
-        stale: Dropped, as they were too old when their turn came.
+        stale: Dropped, as they were too old when their turn came, or still waited when the node
+            was deactivated.
         failed: Could not be read or processed.
         waiting: In the queue or being processed.
-        lost: Sent, but never received; not part of the sum.
+        lost: Sent, but never received, by their numbers; not part of the sum.
+        lost_by_stamps: The same where there are no numbers, as estimated from the gaps between
+            stamps; not part of the sum.
     """
 
     received: int = 0
@@ -30,6 +43,7 @@ class FrameCounts:
     failed: int = 0
     waiting: int = 0
     lost: int = 0
+    lost_by_stamps: int = 0
 
 
 class FrameLedger:
@@ -37,7 +51,9 @@ class FrameLedger:
 
     def __init__(self) -> None:
         self._counts = FrameCounts()
-        self._last: int | None = None
+        self._number: int | None = None
+        self._anew = False  # whether the last number was not above the one before
+        self._stamps = _StampGaps()
         self._lock = Lock()
 
     @property
@@ -45,21 +61,30 @@ class FrameLedger:
         """The counts of one moment."""
         return self._counts
 
-    def receive(self, number: int | None = None) -> None:
+    def receive(self, number: int | None = None, stamp: int | None = None) -> None:
         """Book a frame in; it waits from now on.
 
         Args:
             number: Its place in what the camera sent, where that is known: a gap before it counts
-                as lost. A number that is not above the last one is of a camera that began anew.
+                as lost. A number that is not above the last one is of a camera that began anew, or
+                of a second one; so nothing is told from the number right after it.
+            stamp: Its stamp in nanoseconds, None where it is of no use, as after a jump of the
+                clock. Where there is no number, a gap before it that is longer than usual tells
+                what was lost. Nothing is told before the usual time between stamps is known, after
+                a stamp that is zero or not above the last one, or for a gap of more than 2 s.
         """
         with self._lock:
-            counts, last, self._last = self._counts, self._last, number
+            counts, last, self._number = self._counts, self._number, number
             gap = number - last - 1 if number is not None and last is not None else 0
+            anew, self._anew = self._anew, gap < 0
+            gap = 0 if anew else gap
+            missing = self._stamps.add(stamp)
             self._counts = replace(
                 counts,
                 received=counts.received + 1,
                 waiting=counts.waiting + 1,
                 lost=counts.lost + max(0, gap),
+                lost_by_stamps=counts.lost_by_stamps + (missing if number is None else 0),
             )
 
     def settle(self, outcome: Outcome) -> None:
@@ -74,3 +99,27 @@ class FrameLedger:
                 raise ValueError(f"no frame is waiting that could be {outcome}")
             settled = {outcome: getattr(counts, outcome) + 1}
             self._counts = replace(counts, waiting=counts.waiting - 1, **settled)
+
+
+class _StampGaps:
+    """Tells from stamps how many frames are missing between two of them."""
+
+    def __init__(self) -> None:
+        self._last = 0
+        # Gaps are kept as they are: were they divided by the frames that they seem to hold, a
+        # camera that halves its rate would seem to lose every other frame for ever.
+        self._periods: deque[int] = deque(maxlen=PERIODS)
+
+    def add(self, stamp: int | None) -> int:
+        """Frames that seem to be missing before this one."""
+        stamp = stamp or 0
+        period, self._last = stamp - self._last, stamp
+        if not 0 < period <= LONGEST_GAP:
+            self._periods.clear()
+            return 0
+        missing = 0
+        if len(self._periods) >= ENOUGH_PERIODS:
+            usual = sorted(self._periods)[len(self._periods) // 2]
+            missing = max(0, (period + usual // 2) // usual - 1)
+        self._periods.append(period)
+        return missing

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from mbnet_perception.core.detections import Detections, Selection
+from mbnet_perception.core.images import Picture
 from mbnet_perception.evaluation.average_precision import Result, measure
 from mbnet_perception.evaluation.dataset import Dataset, read_picture
 from mbnet_perception.inference.detector import Detector
@@ -39,5 +40,7 @@ def measure_detector(
 def measure_model(dataset: Dataset, detector: Detector) -> Result:
     """Measure a model file at its detector's resolution."""
     return measure_detector(
-        dataset, detector.classes, lambda image: detector.detect(image, MEASURING)[0]
+        dataset,
+        detector.classes,
+        lambda image: detector.detect(Picture.of_bgr(image), MEASURING)[0],
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mbnet_perception.core.detections import Detections, Selection, select_detections
 from mbnet_perception.core.geometry import input_size
+from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.format import ModelError, metadata_from
 
 # Cameras of different shapes that one detector serves without building a session again.
@@ -54,45 +55,49 @@ class Detector:
         self._threads = num_threads or max(1, (os.cpu_count() or 1) - 1)
         self._origin = origin
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
+        self._seen: tuple[tuple[int, int], ...] = ()
         self.resolution = resolution
         session = self._session((resolution, resolution))
         self.metadata = metadata_from(session.get_modelmeta().custom_metadata_map, origin)
         self.classes = self.metadata.classes
         self._check(session)
 
-    def detect(self, image: NDArray[np.uint8], selection: Selection) -> tuple[Detections, Timing]:
+    @property
+    def seen(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the newest kinds of pictures it ran on, warming among them."""
+        return self._seen
+
+    def detect(self, picture: Picture, selection: Selection) -> tuple[Detections, Timing]:
         """Find objects.
 
         Args:
-            image: (H, W, 3) uint8 BGR.
+            picture: Of any size; also one that was decoded at reduced scale.
             selection: Thresholds and classes.
 
         Returns:
-            Detections in the picture's pixels, and where the time went.
+            Detections in pixels of the camera's picture, and where the time went.
 
         Raises:
-            ValueError: If the picture has another shape or type, or a class is unknown.
+            ValueError: If a class is unknown.
             ModelError: If the model fails on pictures of this shape.
         """
         started = time.perf_counter()
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"expected a (H, W, 3) uint8 BGR picture, got {image.dtype} {image.shape}"
-            )
         mask = selection.class_mask(self.classes)
-        image_hw = (image.shape[0], image.shape[1])
-        session = self._session(input_size(image_hw, self.resolution))
-        pixels = prepare_image(image, self.resolution)
+        size = (picture.height, picture.width)
+        session = self._session(input_size(size, self.resolution))
+        pixels = prepare_image(picture, self.resolution)
         prepared = time.perf_counter()
         boxes, scores = self._run(session, pixels)
         inferred = time.perf_counter()
-        found = select_detections(boxes[0], scores[0], image_hw, selection, mask)
+        found = select_detections(boxes[0], scores[0], size, selection, mask)
         done = time.perf_counter()
+        if size not in self._seen:
+            self._seen = (*self._seen, size)[-MAX_SESSIONS:]
         return found, Timing(prepared - started, inferred - prepared, done - inferred)
 
     def warm(self, image_hw: tuple[int, int]) -> None:
         """Build and run once what pictures of this height and width will need."""
-        self.detect(np.zeros((*image_hw, 3), np.uint8), Selection())
+        self.detect(Picture.of_bgr(np.zeros((*image_hw, 3), np.uint8)), Selection())
 
     def _session(self, input_hw: tuple[int, int]) -> ort.InferenceSession:
         if input_hw not in self._sessions:
@@ -124,16 +129,15 @@ class Detector:
         return boxes, scores
 
 
-def prepare_image(image: NDArray[np.uint8], resolution: int) -> NDArray[np.uint8]:
-    """(H, W, 3) BGR of any size to the network input (1, height, width, 3) RGB, both uint8."""
-    height, width = input_size((image.shape[0], image.shape[1]), resolution)
-    shrink = max(image.shape[:2]) / resolution
-    resized = cv2.resize(
-        image,
-        (width, height),
-        interpolation=cv2.INTER_AREA if shrink > AREA_SHRINK else cv2.INTER_LINEAR,
-    )
-    return np.asarray(cv2.cvtColor(resized, cv2.COLOR_BGR2RGB), np.uint8)[None]
+def prepare_image(picture: Picture, resolution: int) -> NDArray[np.uint8]:
+    """The network input, (1, height, width, 3) uint8 RGB, from a picture of any size.
+
+    The input's size follows from the camera's picture, whatever the scale it was decoded at.
+    """
+    size = input_size((picture.height, picture.width), resolution)
+    shrink = max(picture.pixels.shape[:2]) / resolution
+    interpolation = cv2.INTER_AREA if shrink > AREA_SHRINK else cv2.INTER_LINEAR
+    return picture.resized_rgb(size, interpolation)[None]
 
 
 def make_session(

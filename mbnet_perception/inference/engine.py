@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mbnet_perception.core.detections import Detections, Selection
-from mbnet_perception.inference.detector import MAX_SESSIONS, Detector, Timing
+from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Height and width that are warmed before any picture has come: most cameras are 4:3.
@@ -18,7 +15,7 @@ USUAL_CAMERA = (480, 640)
 class Engine:
     """Runs one operating point, and changes to another between two pictures.
 
-    :meth:`detect` belongs to one thread, :meth:`switch` may run on another meanwhile.
+    One thread takes :attr:`detector` for each picture; :meth:`switch` may run on another meanwhile.
 
     Args:
         library: Where models come from.
@@ -32,9 +29,8 @@ class Engine:
     def __init__(self, library: ModelLibrary, point: OperatingPoint, num_threads: int = 0) -> None:
         self._library = library
         self._threads = num_threads
-        self._seen: tuple[tuple[int, int], ...] = (USUAL_CAMERA,)
         self._switching = threading.Lock()
-        self._active = (point, self._build(point))
+        self._active = (point, self._build(point, (USUAL_CAMERA,)))
 
     @property
     def point(self) -> OperatingPoint:
@@ -46,16 +42,10 @@ class Engine:
         """Class names of the model that runs now."""
         return self._active[1].classes
 
-    def detect(
-        self, image: NDArray[np.uint8], selection: Selection
-    ) -> tuple[Detections, Timing, tuple[str, ...]]:
-        """See :meth:`Detector.detect`; also returns the class names of the model that ran."""
-        detector = self._active[1]
-        detections, timing = detector.detect(image, selection)
-        size = (image.shape[0], image.shape[1])
-        if size not in self._seen:
-            self._seen = (*self._seen, size)[-MAX_SESSIONS:]
-        return detections, timing, detector.classes
+    @property
+    def detector(self) -> Detector:
+        """What runs now; take it once for a picture, as the next moment it may be another."""
+        return self._active[1]
 
     def switch(self, point: OperatingPoint) -> None:
         """Make, check and warm another detector, then put it in the place of the present one.
@@ -64,13 +54,25 @@ class Engine:
             ModelError: If that fails; the present one stays.
         """
         with self._switching:
-            self._active = (point, self._build(point))
+            self._active = (point, self._build(point, self.detector.seen))
+        return_memory()
 
-    def _build(self, point: OperatingPoint) -> Detector:
+    def _build(self, point: OperatingPoint, sizes: tuple[tuple[int, int], ...]) -> Detector:
+        """Make a detector, and warm it for pictures of these heights and widths."""
         entry = self._library.find(point)
         model = self._library.read(entry)
         origin = str(self._library.folder / entry.file)
         detector = Detector(model, point.resolution, self._threads, origin)
-        for size in self._seen:
+        for size in sizes:
             detector.warm(size)
         return detector
+
+
+def return_memory() -> None:
+    """Give memory that nobody uses back to the system, where the C library is glibc.
+
+    It keeps what sessions had for later ones, which do not fit into the pieces.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)

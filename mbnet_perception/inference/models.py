@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,15 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """One file of the manifest; ``resolutions`` are those it was tested at."""
+    """One file of the manifest.
+
+    Attributes:
+        file: Its name.
+        sha256: Of its content.
+        backbone, alpha, precision: The network.
+        resolutions: Those it was tested at.
+        ap50: Of the validation pictures by resolution, as far as it was measured.
+    """
 
     file: str
     sha256: str
@@ -44,6 +53,7 @@ class ModelEntry:
     alpha: float
     precision: str
     resolutions: tuple[int, ...]
+    ap50: Mapping[int, float] = field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         sizes = ", ".join(map(str, self.resolutions))
@@ -192,10 +202,11 @@ def _read_manifest(path: Path) -> tuple[ModelEntry, ...]:
                 alpha=float(model["alpha"]),
                 precision=str(model["precision"]),
                 resolutions=tuple(int(size) for size in model["resolutions"]),
+                ap50=_ap50_from(model.get("measured") or {}),
             )
             for model in content["models"]
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"{path}: expected manifest_version and a list of models, each with file, sha256, "
             f"backbone, alpha, precision and resolutions; {type(error).__name__}: {error}"
@@ -204,3 +215,8 @@ def _read_manifest(path: Path) -> tuple[ModelEntry, ...]:
         if Path(entry.file).name != entry.file:
             raise ModelError(f"{path}: file must be a plain name, got {entry.file!r}")
     return entries
+
+
+def _ap50_from(measured: Mapping[str, Any]) -> dict[int, float]:
+    accuracy = measured.get("accuracy") or {}
+    return {int(size): float(row["ap50"]) for size, row in accuracy.items()}

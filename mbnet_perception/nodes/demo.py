@@ -6,16 +6,13 @@ what they publish.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,9 +33,10 @@ from vision_msgs.msg import Detection2DArray, LabelInfo
 from mbnet_perception.core.detections import Detections
 from mbnet_perception.core.drawing import draw_detections
 from mbnet_perception.core.images import ImageFormatError
-from mbnet_perception.core.latency import LatencyWindow
+from mbnet_perception.core.latency import percentile
 from mbnet_perception.evaluation import bags
-from mbnet_perception.nodes.messages import bgr_from_message
+from mbnet_perception.nodes.messages import picture_from_message
+from mbnet_perception.nodes.processes import interruption, last_words, node_process
 
 DETECTOR = "/detector"
 VIDEO = "demo.mp4"
@@ -46,9 +44,7 @@ STILL = "demo.png"
 
 PATIENCE = 2.0  # seconds after which a frame without an answer counts as lost
 START_LIMIT = 60.0  # seconds for the detector to load its model
-STOP_LIMIT = 10.0  # seconds for a process to end when asked to
 VIDEO_FRAMES = 900  # pictures are kept up to here, a minute at 15 Hz
-LOG_TAIL = 15  # lines of a dead process's log to show
 STAGES = ("decode", "preprocess", "inference", "postprocess")
 
 
@@ -184,10 +180,9 @@ def figures(monitor: Monitor, now: float) -> dict[str, str]:
     answered = len(drive.answers)
     latency = "-"
     if answered:
-        window = LatencyWindow(answered)
-        for seconds in drive.latencies:
-            window.add(max(0.0, seconds))  # a step of the clock must not end the demo
-        ranks = (f"p{rank} {1e3 * window.percentile(rank):.1f} ms" for rank in (50, 90, 99))
+        # A step of the clock must not show as a latency below 0.
+        seconds = [max(0.0, seconds) for seconds in drive.latencies]
+        ranks = (f"p{rank} {1e3 * percentile(seconds, rank):.1f} ms" for rank in (50, 90, 99))
         latency = "   ".join(ranks)
     stages = "   ".join(f"{stage} {value:.1f} ms" for stage, value in monitor.stages.items())
     objects = "   ".join(f"{name} {count}" for name, count in drive.objects().most_common())
@@ -240,65 +235,6 @@ def table(rows: Mapping[str, str]) -> list[str]:
     """Lines with the names in one column and the figures in another."""
     width = max(map(len, rows))
     return [f"{name:<{width}}   {text}" for name, text in rows.items()]
-
-
-@contextmanager
-def node_process(
-    name: str, parameters: Mapping[str, Any], output: Path, environment: Mapping[str, str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """A node as a process, which is ended when the block is left.
-
-    Args:
-        name: Module in `nodes`.
-        parameters: The node's.
-        output: Folder for its log, `<name>.log`.
-        environment: The process's.
-    """
-    command = [sys.executable, "-m", f"mbnet_perception.nodes.{name}", "--ros-args"]
-    for key, value in parameters.items():
-        command += ["-p", f"{key}:={json.dumps(value)}"]  # JSON is YAML, which ROS expects
-    with (output / f"{name}.log").open("wb") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            # Ctrl-C on the terminal is for us, who then end the others in order.
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_LIMIT)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-@contextmanager
-def interruption() -> Iterator[Callable[[], None]]:
-    """Give a function that raises KeyboardInterrupt once the process was asked to end.
-
-    So that it is raised where we can clean up, not inside of ROS.
-    """
-    requested: list[int] = []
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [
-        signal.signal(number, lambda number, _: requested.append(number)) for number in signals
-    ]
-
-    def check() -> None:
-        if requested:
-            raise KeyboardInterrupt
-
-    try:
-        yield check
-    finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
 
 
 def image_topic(bag: Path) -> tuple[str, str, type]:
@@ -396,13 +332,6 @@ def watch_drive(
     return monitor
 
 
-def last_words(name: str, status: int, output: Path) -> str:
-    """What a process that died had to say."""
-    log = output / f"{name}.log"
-    lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:]
-    return "\n".join([f"{name} ended with status {status}; the end of {log}:", *lines])
-
-
 def detections_from(message: Detection2DArray, class_names: Sequence[str]) -> Detections:
     """The detections of a message, classes counted by `class_names`."""
     rows = []
@@ -427,7 +356,7 @@ def annotated(frame: Frame, class_names: Sequence[str]) -> NDArray[np.uint8]:
     Raises:
         ImageFormatError: If the picture cannot be decoded.
     """
-    bgr = bgr_from_message(frame.image)
+    bgr = picture_from_message(frame.image).bgr()
     if frame.answer is None:
         return bgr
     return draw_detections(bgr, detections_from(frame.answer, class_names), class_names)

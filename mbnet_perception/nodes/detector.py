@@ -8,13 +8,12 @@ parameters and the next frames.
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
-from threading import Condition, Thread
-from time import monotonic
-from typing import Any
+from threading import Thread
+from time import monotonic, sleep
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -22,25 +21,53 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.logging import get_logger
-from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import InvalidQosOverridesError, QoSOverridingOptions
-from rclpy.subscription import Subscription
+from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CompressedImage, Image
-from vision_msgs.msg import Detection2DArray, LabelInfo
+from std_srvs.srv import SetBool
 
+from mbnet_perception.core.board import BoardReader
+from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.ledger import Outcome
+from mbnet_perception.core.stamps import StampClock, StampFault
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
-from mbnet_perception.nodes.diagnostics import CameraRecord, engine_report
-from mbnet_perception.nodes.messages import bgr_from_message, detections_message, label_message
+from mbnet_perception.nodes.camera import Camera
+from mbnet_perception.nodes.diagnostics import (
+    SILENCE,
+    STAMP_FAULTS,
+    board_report,
+    engine_report,
+    latency_messages,
+    perception_report,
+)
+from mbnet_perception.nodes.endpoints import (
+    DIAGNOSTICS,
+    ENABLE,
+    LABELS,
+    LATENCY,
+    Endpoint,
+    overrides,
+)
+from mbnet_perception.nodes.messages import (
+    detections_message,
+    label_message,
+    picture_from_message,
+)
+from mbnet_perception.nodes.overlay import Overlay
 from mbnet_perception.nodes.parameters import POINT, DetectorSettings, declare_settings
+from mbnet_perception.nodes.steering import Steering
 
 DIAGNOSTICS_PERIOD = 1.0
+WATCH_PERIOD = 0.2
+FAULTS_THAT_LAST = 3
+CLOCKS_TOGETHER = 0.02  # seconds between two readings that count as one
+HANDOVER = 0.0006  # seconds, in which the worker gets from its frame to the network
+PAUSE_AFTER_ERROR = 0.1  # seconds; an error that comes again at once must not take the processor
 SETTINGS = tuple(row.name for row in fields(DetectorSettings))
 
 # What the user can put right; rclpy's own errors are RuntimeErrors, as is ModelError.
@@ -59,22 +86,15 @@ class Frame:
 
     Attributes:
         message: As it came.
+        stamp: Of its header, ns since the epoch.
         arrival: When it came, monotonic seconds.
-        stamped: Whether its stamp can be compared with the node's clock.
+        transport: Seconds from stamp to arrival, or why the stamp does not tell.
     """
 
     message: Image | CompressedImage
+    stamp: int
     arrival: float
-    stamped: bool
-
-
-class Camera:
-    """One image topic: where its detections go, and its newest frame until the worker takes it."""
-
-    def __init__(self, topic: str, publisher: Publisher) -> None:
-        self.record = CameraRecord(topic)
-        self.publisher = publisher
-        self.newest: Frame | None = None
+    transport: float | StampFault
 
 
 @dataclass
@@ -92,8 +112,39 @@ class Switch:
     error: str = ""
 
 
-class DetectorNode(Node):
+def _transition(
+    run: Callable[[DetectorNode], None],
+) -> Callable[[DetectorNode, LifecycleState], TransitionCallbackReturn]:
+    """Make a callback of the life cycle; where it fails the node stays in the state it was in.
+
+    rclpy says nothing about an exception in such a callback.
+    """
+
+    @wraps(run)
+    def callback(node: DetectorNode, _: LifecycleState) -> TransitionCallbackReturn:
+        node.failure = None
+        try:
+            run(node)
+        except Exception as error:
+            node.failure = error
+            expected = isinstance(error, START_ERRORS)
+            reason = str(error) if expected else f"{type(error).__name__}: {error}"
+            if node.context.ok():  # a signal that ends ROS is no failure
+                node.get_logger().error(f"{run.__name__} failed: {reason}")
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
+
+    return callback
+
+
+class DetectorNode(LifecycleNode):
     """Detects objects on camera topics.
+
+    A lifecycle node: configuring it loads the model and makes the publishers, activating it
+    subscribes to the cameras. With the parameter autostart it does both by itself.
+
+    Attributes:
+        failure: Why the last transition of the life cycle failed; None if it did not.
 
     Raises:
         ModelError: If there is no usable model for the operating point; names the file.
@@ -104,157 +155,263 @@ class DetectorNode(Node):
     def __init__(self) -> None:
         super().__init__("detector")
         # First, as since Kilted a node that could not start is destroyed like any other.
-        self._stopping = False
-        self._wake = Condition()
+        self.failure: Exception | None = None
+        self._engine: Engine | None = None
+        self._steering: Steering | None = None
         self._switch: Switch | None = None
-        self._worker = Thread(target=self._work, name="detector worker", daemon=True)
-        self._settings = declare_settings(self)
-        folder = self._settings.models_folder
-        self._library = ModelLibrary(Path(folder) if folder else None)
-        self._engine = Engine(self._library, self._settings.point, self._settings.num_threads)
-        self._settings.selection.class_mask(self._engine.classes)  # refuses unknown names
+        self._cameras: list[Camera] = []
+        self._queue: FrameQueue[Frame] | None = None
+        self._worker: Thread | None = None
+        self._publishers_of_state: list[Publisher] = []
+        self._enabled = True
+        self._choosing = False
         self._engine_error = ""
+        self._perception = b""
+        self._faults_said: set[tuple[str, str]] = set()
+
+        self._settings = declare_settings(self)
+        self._look_at_clock()
+        self._board_reader = BoardReader()
+        self._board = self._board_reader.read()
         self._switched = self.create_guard_condition(self._on_switched)
-
-        self._labels: LabelInfo | None = None
-        self._label_publisher = self.create_publisher(
-            LabelInfo,
-            "~/labels",
-            QoSProfile(
-                depth=1,
-                reliability=ReliabilityPolicy.RELIABLE,
-                durability=DurabilityPolicy.TRANSIENT_LOCAL,
-            ),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        self._publish_labels()
-        self._diagnostics_publisher = self.create_publisher(
-            DiagnosticArray,
-            "/diagnostics",
-            10,
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
+        self._measured = self.create_guard_condition(self._on_measured)
+        self._diagnostics = self._create_publisher(DIAGNOSTICS)
         # By a steady clock: a stopped simulation shows as such, not as a dead node.
-        self.create_timer(
-            DIAGNOSTICS_PERIOD,
-            self._publish_diagnostics,
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(DIAGNOSTICS_PERIOD, self._report, clock=steady)
+        self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
+        self.create_service(SetBool, ENABLE.name, self._on_enable)
         self.add_on_set_parameters_callback(self._judge_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):
             self.add_post_set_parameters_callback(self._apply_parameters)
-
-        self._cameras = [self._create_camera(topic) for topic in self._settings.camera_topics]
-        self._worker.start()
-
-    def _create_camera(self, topic: str) -> Camera:
-        # Remapped before the suffix is added, as image_transport does it.
-        topic = self.resolve_topic_name(topic)
-        several = len(self._settings.camera_topics) > 1
-        camera = Camera(
-            topic,
-            self.create_publisher(
-                Detection2DArray,
-                f"{topic}/detections" if several else "~/detections",
-                10,
-                qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-            ),
-        )
-
-        # rclpy looks at the number of arguments. On Humble it has one, the message, to give.
-        def on_image(message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
-            self._on_image(camera, message, info.get("publication_sequence_number"))
-
-        def on_image_alone(message: Image | CompressedImage) -> None:
-            self._on_image(camera, message, None)
-
-        callback: Callable[..., None] = on_image
-        if not hasattr(Subscription, "CallbackType"):
-            callback = on_image_alone
-        compressed = self._settings.image_transport == "compressed"
-        self.create_subscription(
-            CompressedImage if compressed else Image,
-            f"{topic}/compressed" if compressed else topic,
-            callback,
-            QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
-        )
-        return camera
+        if self._settings.autostart:
+            for trigger in (self.trigger_configure, self.trigger_activate):
+                trigger()
+                if self.failure:
+                    raise self.failure
 
     def destroy_node(self) -> None:
         """End the threads, then the node."""
-        with self._wake:
-            self._stopping = True
-            self._wake.notify()
-        if self._worker.is_alive():
+        self._halt()
+        self._release()
+        super().destroy_node()
+
+    # The life cycle
+
+    @_transition
+    def on_configure(self) -> None:
+        """Load the model, and the ladder of the governor where there is a budget."""
+        settings = self._settings
+        try:
+            library = ModelLibrary(Path(settings.models_folder) if settings.models_folder else None)
+            self._engine = Engine(library, settings.point, settings.num_threads)
+            settings.selection.class_mask(self._engine.classes)  # refuses unknown names
+            self._library = library
+            self._steering = Steering(
+                library,
+                settings.num_threads,
+                Path(settings.ladder_file) if settings.ladder_file else None,
+                self._measured.trigger,
+            )
+            self._steering.set_budget(settings.latency_budget_ms / 1e3, settings.point)
+            # Measured while no frame wants the processor.
+            self._steering.wait()
+            self._label_publisher = self._create_publisher(LABELS)
+            self._latency_publisher = self._create_publisher(LATENCY)
+            self._publishers_of_state = [self._label_publisher, self._latency_publisher]
+            for index, topic in enumerate(settings.camera_topics):
+                cameras = len(settings.camera_topics)
+                camera = Camera(self, index, topic, cameras, settings.image_transport)
+                self._cameras.append(camera)
+        except Exception:
+            self._release()
+            raise
+        self._engine_error = ""
+        self._publish_labels()
+
+    @_transition
+    def on_activate(self) -> None:
+        """Subscribe to the cameras, unless ~/enable says otherwise, and start the worker."""
+        weights = self._settings.camera_weights or [1.0] * len(self._cameras)
+        self._queue = FrameQueue([camera.record.ledger for camera in self._cameras], weights)
+        self._worker = Thread(
+            target=self._work, args=(self._queue,), name="detector worker", daemon=True
+        )
+        self._worker.start()
+        try:
+            self._subscribe(self._enabled)
+        except Exception:
+            self._halt()
+            raise
+
+    @_transition
+    def on_deactivate(self) -> None:
+        """Unsubscribe, and end the worker; frames that wait become stale."""
+        self._halt()
+
+    @_transition
+    def on_cleanup(self) -> None:
+        """Give the model and the publishers back."""
+        self._release()
+
+    @_transition
+    def on_shutdown(self) -> None:
+        """The same, from whatever state."""
+        self._halt()
+        self._release()
+
+    def _subscribe(self, wanted: bool) -> None:
+        for camera in self._cameras:
+            camera.unsubscribe()
+            if wanted:
+                camera.subscribe(self._on_image)
+
+    def _halt(self) -> None:
+        self._subscribe(False)
+        if self._queue and self._worker:
+            self._queue.close()
             self._worker.join()
+            self._queue = self._worker = None
+
+    def _release(self) -> None:
+        if self._steering:
+            self._steering.stop()
         if self._switch:
             self._switch.thread.join()
-        super().destroy_node()
+        for camera in self._cameras:
+            camera.close()
+        for publisher in self._publishers_of_state:
+            self.destroy_publisher(publisher)
+        self._cameras, self._publishers_of_state = [], []
+        self._engine = self._steering = self._switch = None
+
+    def _create_publisher(self, endpoint: Endpoint) -> Publisher:
+        return self.create_publisher(
+            endpoint.type, endpoint.name, endpoint.qos, qos_overriding_options=overrides()
+        )
+
+    @property
+    def _subscribed(self) -> bool:
+        """Whether images are received."""
+        return any(camera.record.subscribed is not None for camera in self._cameras)
+
+    @property
+    def _state(self) -> str:
+        """Label of the state of the life cycle."""
+        return str(self._state_machine.current_state[1])
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Subscribe or unsubscribe; kept for the next activation where the node is not active."""
+        try:
+            if self._worker and request.data != self._subscribed:
+                self._subscribe(request.data)
+        except START_ERRORS as error:  # such as a QoS override that makes no sense
+            self._subscribe(False)
+            response.message = f"cannot subscribe: {error}"
+            self.get_logger().error(response.message)
+            return response
+        self._enabled = request.data
+        response.success = True
+        response.message = "enabled" if request.data else "disabled"
+        if not self._worker:
+            response.message += f" once the node is active, it is {self._state}"
+        self.get_logger().info(f"{response.message} through ~/enable")
+        self._report()
+        return response
 
     # Frames
 
     def _on_image(
         self, camera: Camera, message: Image | CompressedImage, number: int | None
     ) -> None:
-        arrival = monotonic()
-        age = self._age(message)
-        if age is None:
-            camera.record.bad_stamps += 1
-        else:
-            camera.record.windows["transport"].add(age)
-        with self._wake:
-            camera.record.ledger.receive(number)
-            camera.record.last_arrival = arrival
-            if camera.newest:
-                camera.record.ledger.settle("superseded")
-            camera.newest = Frame(message, arrival, age is not None)
-            self._wake.notify()
-
-    def _age(self, message: Image | CompressedImage) -> float | None:
-        """Seconds from the stamp to now; None for a stamp of zero or from the future."""
+        now, arrival = self._read_clocks()
         stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        age = self.get_clock().now().nanoseconds - stamp
-        return age / 1e9 if stamp > 0 and age >= 0 else None
+        age = self._stamps.age(stamp, now)
+        if isinstance(age, str):
+            self._note_fault(camera, age, now)
+        else:
+            camera.record.faults_in_a_row = 0
+        camera.record.last_arrival = arrival
+        frame = Frame(message, stamp, arrival, age)
+        assert self._queue is not None
+        if self._queue.put(camera.index, frame, number, None if age == "jumped" else stamp):
+            # The worker begins now, and wants the GIL, which the executor would take for its next
+            # round. Nothing is lost: one round has just begun, and the network takes longer.
+            sleep(HANDOVER)
 
-    def _work(self) -> None:
+    def _note_fault(self, camera: Camera, fault: StampFault, now: int) -> None:
+        """Count a stamp that tells no age; the log hears of each kind once."""
+        record = camera.record
+        record.stamp_faults[fault] += 1
+        record.faults_in_a_row += 1
+        # One alone is of a bag that begins anew, whose picture came before its /clock.
+        lasting = record.faults_in_a_row >= FAULTS_THAT_LAST and fault != "jumped"
+        if not lasting or (camera.topic, fault) in self._faults_said:
+            return
+        self._faults_said.add((camera.topic, fault))
+        unset = self._simulated and now == 0
+        hint = " (use_sim_time is true, but nobody publishes /clock)" if unset else ""
+        self.get_logger().warning(
+            f"a frame of {camera.topic} {STAMP_FAULTS[fault]}{hint}: latencies of such frames are "
+            "not known and left out, and they are counted on /diagnostics"
+        )
+
+    def _look_at_clock(self) -> None:
+        """Judge stamps by the clock that the parameter asks for, and forget what another told."""
+        self._simulated = bool(self.get_parameter("use_sim_time").value)
+        self._stamps = StampClock(self._simulated)
+        for camera in self._cameras:
+            camera.record.window.clear()
+
+    def _read_clocks(self) -> tuple[int, float]:
+        """The node's clock in ns and the monotonic one in s; notices where the former jumped."""
+        before = monotonic()
+        now = self.get_clock().now().nanoseconds
+        after = monotonic()
+        if after - before > CLOCKS_TOGETHER:  # this thread was held up: the two are not of one time
+            return now, after
+        jump = self._stamps.observe(now, after)
+        if jump is not None:
+            self.get_logger().warning(f"the clock jumped by {jump:+.3f} s; latencies begin anew")
+            for camera in self._cameras:
+                camera.record.window.clear()
+        return now, after
+
+    def _work(self, queue: FrameQueue[Frame]) -> None:
         """The worker thread: takes the cameras' newest frames in turn."""
-        turns = deque(self._cameras)
-        while True:
-            with self._wake:
-                self._wake.wait_for(lambda: self._stopping or any(c.newest for c in turns))
-                if self._stopping:
-                    return
-                camera, frame = next((c, c.newest) for c in turns if c.newest)
-                camera.newest = None
-            turns.remove(camera)
-            turns.append(camera)
+        while taken := queue.take():
+            index, frame = taken
+            record = self._cameras[index].record
             outcome: Outcome = "failed"
             try:
-                outcome = self._process(camera, frame)
+                outcome = self._process(self._cameras[index], frame)
             except Exception as error:  # whatever a frame holds, the next one gets its chance
-                if self._stopping or not self.context.ok():
-                    return
-                camera.record.last_error = f"{type(error).__name__}: {error}"
-                self.get_logger().error(
-                    f"frame of {camera.record.topic} failed: {camera.record.last_error}",
-                    throttle_duration_sec=1.0,
-                )
-            camera.record.ledger.settle(outcome)
+                record.last_error = f"{type(error).__name__}: {error}"
+                if self.context.ok():
+                    self.get_logger().error(
+                        f"frame of {record.topic} failed: {record.last_error}",
+                        throttle_duration_sec=1.0,
+                    )
+            record.ledger.settle(outcome)
 
     def _process(self, camera: Camera, frame: Frame) -> Outcome:
+        assert self._engine is not None and self._steering is not None
         settings = self._settings  # one consistent set for the whole frame
         started = monotonic()
-        age = self._age(frame.message) if frame.stamped else None
-        if settings.max_age_ms and age is not None and age * 1e3 > settings.max_age_ms:
+        if settings.max_age_ms and self._is_stale(frame, started, settings.max_age_ms / 1e3):
             return "stale"
-        bgr = bgr_from_message(frame.message)
+        point = self._engine.point  # first: a frame of the next one is no sample of this one
+        detector = self._engine.detector
+        picture = picture_from_message(frame.message, detector.resolution)
         decoded = monotonic()
-        detections, timing, names = self._engine.detect(bgr, settings.selection)
+        detections, timing = detector.detect(picture, settings.selection)
         detected = monotonic()
-        camera.publisher.publish(detections_message(detections, names, frame.message.header))
+        header = frame.message.header
+        message = detections_message(detections, detector.classes, header, camera.parts)
+        camera.detections.publish(message)
         published = monotonic()
+
+        at, _ = self._read_clocks()
         durations = {
             "wait": started - frame.arrival,
             "decode": decoded - started,
@@ -262,12 +419,29 @@ class DetectorNode(Node):
             "inference": timing.inference,
             "postprocess": timing.postprocess,
             "publish": published - detected,
-            "stamp_to_publish": self._age(frame.message) if frame.stamped else None,
         }
-        for stage, seconds in durations.items():
-            if seconds is not None:
-                camera.record.windows[stage].add(seconds)
+        total = published - frame.arrival
+        if not isinstance(frame.transport, str):
+            # A simulated clock runs at a pace of its own; the system's may be set meanwhile.
+            latency = self._stamps.age(frame.stamp, at) if self._simulated else None
+            if latency is None:
+                latency = frame.transport + total
+            if not isinstance(latency, str):
+                durations |= {"transport": frame.transport, "stamp_to_publish": latency}
+                total = latency
+        camera.record.window.add(at, durations, self._board.slowed)
+        camera.record.taken = published - total
+        self._steering.add(total, published, point)
+        camera.overlay.offer(
+            Overlay(header, picture, detections, detector.classes), settings.overlay_rate_hz
+        )
         return "processed"
+
+    def _is_stale(self, frame: Frame, now: float, limit: float) -> bool:
+        """Whether a frame is older than it may be; one whose age cannot be told is not."""
+        if isinstance(frame.transport, str):
+            return frame.transport == "old"
+        return frame.transport + now - frame.arrival > limit
 
     # Parameters
 
@@ -277,8 +451,9 @@ class DetectorNode(Node):
                 if parameter.type_ == Parameter.Type.NOT_SET and parameter.name in SETTINGS:
                     raise ValueError(f"{parameter.name} must have a value")
             settings = self._settings.changed(parameters)
-            self._library.find(settings.point)
-            settings.selection.class_mask(self._engine.classes)
+            if self._engine:
+                self._library.find(settings.point)
+                settings.selection.class_mask(self._engine.classes)
         except (ValueError, ModelError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         if not hasattr(self, "add_post_set_parameters_callback"):  # came after Humble
@@ -287,70 +462,143 @@ class DetectorNode(Node):
 
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         self._settings = self._settings.changed(parameters)
-        if any(parameter.name in POINT for parameter in parameters):
+        names = {parameter.name for parameter in parameters}
+        if "use_sim_time" in names:
+            self._look_at_clock()
+        if self._engine is None or self._steering is None:
+            return
+        if names & set(POINT) and not self._choosing:
             self._engine_error = ""
-        self._publish_labels()
+            self._steering.hold()
+        if "latency_budget_ms" in names:
+            self._steering.set_budget(self._settings.latency_budget_ms / 1e3, self._engine.point)
+        if "score_threshold" in names:
+            self._publish_labels()
         self._start_switch()
+
+    def _choose(self, point: OperatingPoint) -> None:
+        """Set the operating point's parameters without making that a user's choice."""
+        self._choosing = True
+        try:
+            result = self.set_parameters_atomically(
+                [Parameter(name, value=getattr(point, name)) for name in POINT]
+            )
+        finally:
+            self._choosing = False
+        if not result.successful and self._steering:
+            self.get_logger().error(f"cannot change to {point}: {result.reason}")
+            self._steering.exclude(point, monotonic())
 
     def _start_switch(self) -> None:
         """Have the requested operating point built, one at a time, while the old one goes on."""
         point = self._settings.point
-        if self._switch is None and point != self._engine.point:
-            self._switch = Switch(
-                point, Thread(target=self._run_switch, name="engine switch", daemon=True)
-            )
-            self._switch.thread.start()
+        if self._engine and self._switch is None and point != self._engine.point:
+            thread = Thread(target=self._run_switch, args=(self._engine,), name="engine switch")
+            thread.daemon = True
+            self._switch = Switch(point, thread)
+            thread.start()
 
-    def _run_switch(self) -> None:
-        assert self._switch is not None
+    def _run_switch(self, engine: Engine) -> None:
+        switch = self._switch
+        assert switch is not None
         try:
-            self._engine.switch(self._switch.point)
+            engine.switch(switch.point)
         except Exception as error:
-            self._switch.error = f"{type(error).__name__}: {error}"
-        if not self._stopping and self.context.ok():
+            switch.error = f"{type(error).__name__}: {error}"
+        if self.context.ok():
             self._switched.trigger()
 
     def _on_switched(self) -> None:
         """End a change of the operating point, on the executor's thread like all of parameters."""
-        if self._switch is None:
+        if self._switch is None or self._engine is None or self._steering is None:
             return
         self._switch.thread.join()
         point, error, self._switch = self._switch.point, self._switch.error, None
         running = self._engine.point
-        if error and self._settings.point == point:
-            self.set_parameters_atomically(
-                [Parameter(name, value=getattr(running, name)) for name in POINT]
-            )
-            self._engine_error = f"change to {point} failed: {error}"
-            self.get_logger().error(f"{self._engine_error}; {running} goes on")
-        elif not error:
+        if error:
+            failure = f"change to {point} failed: {error}"
+            self.get_logger().error(f"{failure}; {running} goes on")
+            if self._settings.point == point:
+                self._choose(running)
+                self._engine_error = failure
+            self._steering.exclude(point, monotonic())
+        else:
+            self._engine_error = ""
             self.get_logger().info(f"operating point is now {running}")
-        self._publish_labels()
+            self._steering.settle(running, monotonic())
+            self._publish_labels()
         self._start_switch()  # where another one was asked for meanwhile
+        self._report()
+
+    def _on_measured(self) -> None:
+        """Steer, now that the ladder is there."""
+        if self._engine and self._steering:
+            self._steering.begin(self._engine.point)
 
     # Reports
 
-    def _publish_labels(self) -> None:
-        """Publish what can be reported, where that has changed."""
-        labels = label_message(
-            self._engine.classes, self._settings.score_threshold, self.get_clock().now().to_msg()
-        )
-        if self._labels is None or (labels.class_map, labels.threshold) != (
-            self._labels.class_map,
-            self._labels.threshold,
-        ):
-            self._labels = labels
-            self._label_publisher.publish(labels)
+    def _watch(self) -> None:
+        """What cannot wait for the next report: the clock, the governor, stale perception."""
+        _, now = self._read_clocks()
+        for camera in self._cameras:
+            camera.count_publishers()
+        steering, engine = self._steering, self._engine
+        if self._worker and steering and engine and self._switch is None:
+            point = steering.decide(now, self._board.alarm, engine.point)
+            if point:
+                self.get_logger().info(f"governor steps {steering.last_step}")
+                self._choose(point)
+                self._report()
+        if self._perception_status().level != self._perception:
+            self._report()
 
-    def _publish_diagnostics(self) -> None:
-        name = self.get_fully_qualified_name().lstrip("/")
+    def _perception_status(self):
+        off = "" if self._worker else f"the node is {self._state}"
+        if self._worker and not self._subscribed:
+            off = "disabled through ~/enable"
+        records = [camera.record for camera in self._cameras]
+        return perception_report(self._name, records, self._settings.stale_after_ms / 1e3, off)
+
+    @property
+    def _name(self) -> str:
+        return self.get_fully_qualified_name().lstrip("/")
+
+    def _publish_labels(self) -> None:
+        """Announce what can be reported, and that another model may report it from now on."""
+        assert self._engine is not None
+        self._label_publisher.publish(
+            label_message(
+                self._engine.classes,
+                self._settings.score_threshold,
+                self.get_clock().now().to_msg(),
+            )
+        )
+
+    def _report(self) -> None:
+        """Publish /diagnostics, and the latency statistics where somebody listens."""
+        self._board = self._board_reader.read()
+        settings, name = self._settings, self._name
+        running = self._engine.point if self._engine else None
+        perception = self._perception_status()
+        self._perception = perception.level
         message = DiagnosticArray()
         message.header.stamp = self.get_clock().now().to_msg()
         message.status = [
-            engine_report(name, self._engine.point, self._settings.point, self._engine_error)
+            perception,
+            engine_report(name, self._state, running, settings.point, self._engine_error),
+            board_report(name, self._board),
         ]
-        message.status += [camera.record.report(name) for camera in self._cameras]
-        self._diagnostics_publisher.publish(message)
+        if self._steering:
+            message.status.append(self._steering.report(name))
+        for camera in self._cameras:
+            record = camera.record
+            summary = record.window.summarise()
+            reason = camera.explain_silence() if record.silence(monotonic()) > SILENCE else ""
+            message.status.append(record.report(name, summary, reason))
+            if summary and self._latency_publisher.get_subscription_count():
+                for metrics in latency_messages(camera.topic, summary):
+                    self._latency_publisher.publish(metrics)
+        self._diagnostics.publish(message)
 
 
 def main(args: list[str] | None = None) -> int:
@@ -359,7 +607,8 @@ def main(args: list[str] | None = None) -> int:
     try:
         rclpy.init(args=args)
         node = DetectorNode()
-        rclpy.spin(node)
+        while rclpy.ok():
+            _spin(node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     except Exception as error:
@@ -375,6 +624,23 @@ def main(args: list[str] | None = None) -> int:
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(node: DetectorNode) -> None:
+    """Spin until a signal comes, or an error, which the log is told.
+
+    rclpy raises what goes wrong with a single request, such as a parameter of an unknown type,
+    through spin. Nobody's request may end the detector.
+    """
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        raise
+    except Exception as error:
+        if not rclpy.ok():
+            raise
+        node.get_logger().error(f"goes on after {type(error).__name__}: {error}")
+        sleep(PAUSE_AFTER_ERROR)
 
 
 if __name__ == "__main__":

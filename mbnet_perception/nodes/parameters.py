@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any
@@ -24,9 +26,14 @@ def _parameter(
     span: tuple[float, float] | None = None,
     constraints: str = "",
     read_only: bool = False,
+    of: type = str,
 ) -> Any:
-    """A field of the table below; `span` is the least and the greatest value."""
+    """A field of the table below; `span` is the least and the greatest value.
+
+    Of a list, `of` is the type of its values.
+    """
     metadata = {
+        "of": of,
         "description": description,
         "span": span,
         "constraints": constraints,
@@ -49,6 +56,14 @@ class DetectorSettings:
         constraints="without the /compressed that image_transport adds",
         read_only=True,
     )
+    camera_weights: tuple[float, ...] = _parameter(
+        (),
+        "Shares of the frames that the cameras get when there is not time for all, in the order "
+        "of camera_topics; empty means equal ones.",
+        constraints="greater than 0, one for each camera",
+        read_only=True,
+        of=float,
+    )
     image_transport: str = _parameter(
         "raw",
         "Which messages to subscribe to: sensor_msgs/Image on the camera topic, or "
@@ -59,22 +74,22 @@ class DetectorSettings:
     backbone: str = _parameter(
         OperatingPoint.backbone,
         "Family of the network.",
-        constraints="one that models_folder has for the other values of the operating point",
+        constraints="of one of the models at hand",
     )
     alpha: float = _parameter(
         OperatingPoint.alpha,
         "Width multiplier of the network: less is faster and sees less.",
-        constraints="one that models_folder has for the other values of the operating point",
+        constraints="of one of the models at hand",
     )
     resolution: int = _parameter(
         OperatingPoint.resolution,
         "Long side of the network's input in pixels: less is faster and sees less far.",
-        constraints="one that the model was tested at",
+        constraints="one that the model at hand was tested at",
     )
     precision: str = _parameter(
         OperatingPoint.precision,
         "Arithmetic of the network.",
-        constraints="one that models_folder has for the other values of the operating point",
+        constraints="of one of the models at hand",
     )
     score_threshold: float = _parameter(
         Selection.score_threshold, "Least score of what is reported.", (0.0, 1.0)
@@ -95,6 +110,36 @@ class DetectorSettings:
     max_age_ms: int = _parameter(
         0, "Frames older than this many milliseconds are dropped; 0 keeps all.", (0, 60_000)
     )
+    latency_budget_ms: int = _parameter(
+        0,
+        "The governor chooses the operating point such that nine of ten frames are published "
+        "within this many milliseconds of their stamp; 0 leaves the choice to you. Setting a part "
+        "of the operating point by hand holds it until this is set again.",
+        (0, 60_000),
+    )
+    ladder_file: str = _parameter(
+        "",
+        "File with the operating points that the governor may take and how long each takes, as "
+        "mbnet benchmark --ladder writes it; empty measures them when the governor starts.",
+        read_only=True,
+    )
+    stale_after_ms: int = _parameter(
+        1000,
+        "/diagnostics says that perception is stale once the newest answered picture of a camera "
+        "is older than this many milliseconds.",
+        (1, 60_000),
+    )
+    overlay_rate_hz: int = _parameter(
+        5,
+        "Pictures with boxes a second and camera on the overlay topics, while somebody listens; "
+        "0 means none.",
+        (0, 60),
+    )
+    autostart: bool = _parameter(
+        True,
+        "Whether the node configures and activates itself; otherwise a lifecycle manager does.",
+        read_only=True,
+    )
     num_threads: int = _parameter(
         0, "Threads of the network; 0 means one less than there are cores.", (0, 64), read_only=True
     )
@@ -109,6 +154,15 @@ class DetectorSettings:
             raise ValueError("camera_topics must name at least one image topic, got none")
         if len(set(self.camera_topics)) < len(self.camera_topics):
             raise ValueError(f"camera_topics must differ, got {list(self.camera_topics)}")
+        if self.camera_weights and len(self.camera_weights) != len(self.camera_topics):
+            raise ValueError(
+                f"camera_weights must be one for each of the {len(self.camera_topics)} cameras, "
+                f"or none, got {list(self.camera_weights)}"
+            )
+        if not all(math.isfinite(weight) and weight > 0 for weight in self.camera_weights):
+            raise ValueError(
+                f"camera_weights must be greater than 0, got {list(self.camera_weights)}"
+            )
         if self.image_transport not in TRANSPORTS:
             raise ValueError(
                 f"image_transport must be {' or '.join(TRANSPORTS)}, got {self.image_transport!r}"
@@ -190,9 +244,13 @@ def _value(row: Field[Any], parameter: Parameter) -> Any:
     """A parameter's value as the dataclass has it."""
     if not isinstance(row.default, tuple):
         return parameter.value
-    value = parameter.value
     # An empty list comes as one of any type, or as no value at all.
-    names = [] if value is None else value
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{row.name} must be a list of strings, got {value!r}")
-    return tuple(names)
+    value = [] if parameter.value is None else parameter.value
+    of = row.metadata["of"]
+    kinds = (int, float) if of is float else of
+    if not isinstance(value, list | tuple | array) or not all(
+        isinstance(one, kinds) and not isinstance(one, bool) for one in value
+    ):
+        noun = "numbers" if of is float else "strings"
+        raise ValueError(f"{row.name} must be a list of {noun}, got {parameter.value!r}")
+    return tuple(of(one) for one in value)

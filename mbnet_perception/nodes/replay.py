@@ -25,7 +25,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from mbnet_perception.core.images import ImageFormatError, bgr_from_compressed
+from mbnet_perception.core.images import ImageFormatError, picture_from_compressed
 from mbnet_perception.evaluation import bags
 from mbnet_perception.evaluation.bags import Bag, BagError, Message
 
@@ -237,11 +237,11 @@ class ReplayNode(Node):
             return message
         try:
             image = bags.decode(message.data, message.type)
-            picture = bgr_from_compressed(image.data, image.format)
+            picture = picture_from_compressed(image.data, image.format)
         except (BagError, ImageFormatError) as error:
             self._leave_out(message, error)
             return None
-        data = bags.raw_image(picture, image.header)
+        data = bags.raw_image(picture.bgr(), image.header)
         return Message(message.topic, bags.IMAGE, message.log_time, data)
 
     def _leave_out(self, message: Message, error: Exception) -> None:

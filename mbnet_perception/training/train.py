@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from mbnet_perception.core.anchors import make_anchors
 from mbnet_perception.core.detections import Detections, select_detections
+from mbnet_perception.core.images import Picture
 from mbnet_perception.evaluation.accuracy import MEASURING, measure_detector
 from mbnet_perception.evaluation.average_precision import Result
 from mbnet_perception.evaluation.dataset import Dataset, read_coco
@@ -245,7 +246,7 @@ def evaluate(model: SSDLite, dataset: Dataset, classes: tuple[str, ...], resolut
 
     @torch.no_grad()
     def detect(image: NDArray[np.uint8]) -> Detections:
-        pixels = prepare_image(image, resolution)
+        pixels = prepare_image(Picture.of_bgr(image), resolution)
         anchors = torch.from_numpy(make_anchors(pixels.shape[1], pixels.shape[2]))
         regressions, logits = model(to_input(torch.from_numpy(pixels), device))
         boxes = decode_boxes(regressions[0].cpu(), anchors).numpy()

@@ -5,7 +5,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mbnet_perception.core.images import ImageFormatError, bgr_from_compressed, bgr_from_raw
+from mbnet_perception.core.images import (
+    ImageFormatError,
+    Picture,
+    picture_from_compressed,
+    picture_from_raw,
+)
 
 # Two rows of two pixels: red, green; blue, grey. As BGR:
 PICTURE = np.array([[[0, 0, 255], [0, 255, 0]], [[255, 0, 0], [90, 90, 90]]], np.uint8)
@@ -23,15 +28,43 @@ MONO = np.array([[10, 20], [30, 255]], np.uint8)
 @pytest.mark.parametrize("encoding", RAW)
 def test_colour_encodings(encoding):
     step, values = RAW[encoding]
-    bgr = bgr_from_raw(bytes(values), 2, 2, encoding, step)
-    assert bgr.dtype == np.uint8
-    np.testing.assert_array_equal(bgr, PICTURE)
+    picture = picture_from_raw(bytes(values), 2, 2, encoding, step)
+    assert picture.bgr().dtype == np.uint8
+    np.testing.assert_array_equal(picture.bgr(), PICTURE)
+    np.testing.assert_array_equal(picture.resized_rgb((2, 2), cv2.INTER_LINEAR), PICTURE[..., ::-1])
 
 
 @pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
 def test_mono_becomes_grey(encoding):
-    bgr = bgr_from_raw(MONO.tobytes(), 2, 2, encoding, 2)
-    np.testing.assert_array_equal(bgr, np.stack([MONO] * 3, axis=-1))
+    picture = picture_from_raw(MONO.tobytes(), 2, 2, encoding, 2)
+    grey = np.stack([MONO] * 3, axis=-1)
+    np.testing.assert_array_equal(picture.bgr(), grey)
+    np.testing.assert_array_equal(picture.resized_rgb((2, 2), cv2.INTER_LINEAR), grey)
+
+
+ORDERS = {
+    "bgr8": ("bgr", (..., [0, 1, 2])),
+    "rgb8": ("rgb", (..., [2, 1, 0])),
+    "bgra8": ("bgra", (..., [0, 1, 2, 0])),
+    "rgba8": ("rgba", (..., [2, 1, 0, 0])),
+    "mono8": ("grey", (..., 1)),
+}
+
+
+@pytest.mark.parametrize("encoding", ORDERS)
+@pytest.mark.parametrize("size", [(12, 16), (30, 40), (7, 51), (90, 120)])
+@pytest.mark.parametrize("interpolation", [cv2.INTER_AREA, cv2.INTER_LINEAR])
+def test_colours_after_the_resize_are_those_of_a_picture_converted_before(
+    encoding, size, interpolation
+):
+    order, channels = ORDERS[encoding]
+    values = np.ascontiguousarray(np.random.default_rng(5).integers(0, 256, (60, 80, 3))[channels])
+    picture = picture_from_raw(values.astype(np.uint8).tobytes(), 60, 80, encoding, values[0].size)
+    assert picture.order == order
+    before = Picture.of_bgr(picture.bgr())
+    np.testing.assert_array_equal(
+        picture.resized_rgb(size, interpolation), before.resized_rgb(size, interpolation)
+    )
 
 
 def yuv_pair_to_bgr(y0, u, y1, v):
@@ -61,7 +94,7 @@ PAIRS = [(81, 90, 50, 240), (41, 240, 41, 110), (235, 128, 16, 128), (145, 54, 1
 def test_yuv422_follows_bt601(encoding, order):
     data = bytes(pair[i] for pair in PAIRS for i in order)
     expected = np.array([yuv_pair_to_bgr(*pair) for pair in PAIRS]).reshape(2, 4, 3)
-    bgr = bgr_from_raw(data, 2, 4, encoding, 8)
+    bgr = picture_from_raw(data, 2, 4, encoding, 8).bgr()
     assert bgr.shape == (2, 4, 3)
     np.testing.assert_allclose(bgr, expected, atol=2)
     assert expected[0, 0].argmax() == 2  # the first pixel is red
@@ -75,24 +108,48 @@ def test_padding_after_each_row_is_skipped(encoding, row):
     rows = np.random.default_rng(0).integers(0, 256, (2, row), np.uint8)
     padded = np.pad(rows, ((0, 0), (0, 3)), constant_values=99)
     np.testing.assert_array_equal(
-        bgr_from_raw(padded.tobytes(), 2, 2, encoding, row + 3),
-        bgr_from_raw(rows.tobytes(), 2, 2, encoding, row),
+        picture_from_raw(padded.tobytes(), 2, 2, encoding, row + 3).bgr(),
+        picture_from_raw(rows.tobytes(), 2, 2, encoding, row).bgr(),
     )
 
 
-@pytest.mark.parametrize("step", [6, 9])
-def test_bgr8_is_not_copied(step):
+@pytest.mark.parametrize(
+    ("encoding", "row"),
+    [("bgr8", 6), ("8UC3", 6), ("rgb8", 6), ("bgra8", 8), ("rgba8", 8), ("mono8", 2), ("8UC1", 2)],
+)
+@pytest.mark.parametrize("padding", [0, 3])
+def test_pixels_are_not_copied(encoding, row, padding):
+    step = row + padding
     data = array("B", bytes(2 * step))  # what a received message holds
-    bgr = bgr_from_raw(data, 2, 2, "bgr8", step)
-    data[step + 4] = 200
-    assert bgr[1, 1, 1] == 200
+    picture = picture_from_raw(data, 2, 2, encoding, step)
+    data[step + row - 1] = 200
+    assert picture.pixels[1, 1].flat[-1] == 200
+
+
+def test_a_bgr_picture_is_itself():
+    assert Picture.of_bgr(PICTURE).bgr() is PICTURE
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        pytest.param(np.zeros((48, 64), np.uint8), r"got uint8 \(48, 64\)", id="grey"),
+        pytest.param(np.zeros((48, 64, 4), np.uint8), r"got uint8 \(48, 64, 4\)", id="alpha"),
+        pytest.param(np.zeros((48, 64, 3)), r"got float64 \(48, 64, 3\)", id="float"),
+        pytest.param(np.zeros((0, 64, 3), np.uint8), "must be positive, got 0 x 64", id="no rows"),
+        pytest.param(np.zeros(0, np.uint8), r"got uint8 \(0,\)", id="nothing"),
+    ],
+)
+def test_what_is_no_picture_is_refused(pixels, message):
+    with pytest.raises(ValueError, match=message):
+        Picture.of_bgr(pixels)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         pytest.param(
-            (bytes(32), 2, 2, "rgb16", 16),
+            (bytes(24), 2, 2, "rgb16", 12),
             "'rgb16' is not supported; supported: bgr8, .*uyvy",
             id="unknown encoding",
         ),
@@ -109,6 +166,17 @@ def test_bgr8_is_not_copied(step):
         ),
         pytest.param((b"", 0, 0, "mono8", 0), "got width 0, height 0", id="no pixel"),
         pytest.param((b"", 0, 2, "mono8", 2), "got width 2, height 0", id="no row"),
+        pytest.param((b"", 2, 2, "bgr8", 6), "step 6 x height 2 = 12 bytes .*got 0", id="no data"),
+        pytest.param(
+            (bytes(12), 2, 2, "bgr8", 2**32 - 1),
+            "step 4294967295 x height 2 .*got 12",
+            id="huge step",
+        ),
+        pytest.param(
+            (bytes(12), 2**32 - 1, 2**32 - 1, "bgr8", 6),
+            "at most 33554432 pixels, got width 4294967295, height 4294967295",
+            id="huge size",
+        ),
         pytest.param(
             (bytes(12), 2, 3, "yuyv", 6), "yuyv image must have an even width.*got 3", id="odd yuv"
         ),
@@ -116,36 +184,68 @@ def test_bgr8_is_not_copied(step):
 )
 def test_raw_data_that_does_not_fit_is_refused(arguments, message):
     with pytest.raises(ImageFormatError, match=message):
-        bgr_from_raw(*arguments)
+        picture_from_raw(*arguments)
 
 
 NOISE = np.random.default_rng(1).integers(0, 256, (48, 64, 3), np.uint8)
 SCENE = cv2.GaussianBlur(NOISE, (9, 9), 3)
 
 
-def encoded(extension):
-    return cv2.imencode(extension, SCENE)[1].tobytes()
+def encoded(extension, bgr=SCENE):
+    return cv2.imencode(extension, bgr)[1].tobytes()
 
 
 def test_png_comes_back_exactly():
-    np.testing.assert_array_equal(bgr_from_compressed(encoded(".png")), SCENE)
+    picture = picture_from_compressed(encoded(".png"), long_side=8)
+    assert (picture.height, picture.width) == (48, 64)
+    np.testing.assert_array_equal(picture.bgr(), SCENE)
 
 
 def test_jpeg_comes_back_nearly():
-    bgr = bgr_from_compressed(array("B", encoded(".jpg")))
+    bgr = picture_from_compressed(array("B", encoded(".jpg"))).bgr()
     assert bgr.shape == SCENE.shape
     assert np.abs(bgr.astype(int) - SCENE).mean() < 6
 
 
+@pytest.mark.parametrize(
+    ("size", "long_side", "expected"),
+    [
+        pytest.param((960, 1280), 320, (240, 320), id="a quarter, to the pixel"),
+        pytest.param((960, 1280), 321, (480, 640), id="a half, as a quarter were too few"),
+        pytest.param((480, 640), 320, (240, 320), id="a half, to the pixel"),
+        pytest.param((480, 640), 224, (240, 320), id="a half, as a quarter is 160"),
+        pytest.param((640, 480), 80, (80, 60), id="an eighth of a tall one"),
+        pytest.param((640, 480), 10, (80, 60), id="no less than an eighth"),
+        pytest.param((47, 63), 32, (24, 32), id="rounded up"),
+        pytest.param((48, 64), 33, (48, 64), id="whole, as a half were too few"),
+        pytest.param((48, 64), 1000, (48, 64), id="never enlarged"),
+        pytest.param((480, 640), 0, (480, 640), id="whole if not told"),
+    ],
+)
+def test_a_jpeg_is_decoded_at_reduced_scale(size, long_side, expected):
+    content = cv2.imencode(".jpg", np.full((*size, 3), (200, 100, 50), np.uint8))[1].tobytes()
+    picture = picture_from_compressed(content, long_side=long_side)
+    assert (picture.height, picture.width) == size
+    assert picture.pixels.shape == (*expected, 3)
+    assert np.abs(picture.bgr() - np.array([200.0, 100, 50])).max() < 4
+
+
+def test_a_reduced_jpeg_shows_the_whole_picture():
+    picture = picture_from_compressed(encoded(".jpg"), long_side=16)
+    averaged = cv2.resize(SCENE, (16, 12), interpolation=cv2.INTER_AREA)
+    assert np.abs(picture.bgr().astype(int) - averaged).mean() < 6
+
+
 def test_grey_jpeg_has_three_channels():
     content = cv2.imencode(".jpg", SCENE[..., 0])[1].tobytes()
-    assert bgr_from_compressed(content).shape == SCENE.shape
+    assert picture_from_compressed(content).bgr().shape == SCENE.shape
+    assert picture_from_compressed(content, long_side=16).bgr().shape == (12, 16, 3)
 
 
 def test_zero_bytes_after_a_jpeg_are_tolerated():
     content = encoded(".jpg")
     np.testing.assert_array_equal(
-        bgr_from_compressed(content + bytes(100)), bgr_from_compressed(content)
+        picture_from_compressed(content + bytes(100)).bgr(), picture_from_compressed(content).bgr()
     )
 
 
@@ -156,7 +256,11 @@ def test_exif_orientation_is_not_applied():
     content = encoded(".jpg")
     tagged = content[:2] + b"\xff\xe1" + (len(app1) + 2).to_bytes(2, "big") + app1 + content[2:]
     assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
-    np.testing.assert_array_equal(bgr_from_compressed(tagged), bgr_from_compressed(content))
+    for long_side in (0, 32):
+        np.testing.assert_array_equal(
+            picture_from_compressed(tagged, long_side=long_side).bgr(),
+            picture_from_compressed(content, long_side=long_side).bgr(),
+        )
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])
@@ -164,42 +268,79 @@ def test_exif_orientation_is_not_applied():
 def test_a_truncated_file_is_refused(extension, share):
     content = encoded(extension)
     with pytest.raises(ImageFormatError, match="truncated"):
-        bgr_from_compressed(content[: int(share * len(content))])
+        picture_from_compressed(content[: int(share * len(content))])
 
 
-def jpeg_that_claims(width, height):
-    content = encoded(".jpg")
+def jpeg_that_claims(width, height, bgr=SCENE):
+    content = encoded(".jpg", bgr)
     at = content.index(b"\xff\xc0") + 5
     size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
     return content[:at] + size + content[at + 4 :]
 
 
-def png_that_claims(width, height):
-    content = encoded(".png")
+def png_that_claims(width, height, bgr=SCENE):
+    content = encoded(".png", bgr)
     header = b"IHDR" + width.to_bytes(4, "big") + height.to_bytes(4, "big") + content[24:29]
     return content[:12] + header + zlib.crc32(header).to_bytes(4, "big") + content[33:]
 
 
+@pytest.fixture
+def undecoded(monkeypatch):
+    """No decoder is to see this."""
+
+    def decode(*arguments):
+        raise AssertionError("the decoder was called")
+
+    monkeypatch.setattr(cv2, "imdecode", decode)
+
+
+@pytest.mark.parametrize("claiming", [jpeg_that_claims, png_that_claims])
+def test_claiming_the_truth_is_fine(claiming):
+    assert picture_from_compressed(claiming(64, 48)).bgr().shape == SCENE.shape
+
+
 @pytest.mark.parametrize("claiming", [jpeg_that_claims, png_that_claims])
 @pytest.mark.parametrize("size", [(65000, 65000), (0, 48)])
-def test_absurd_sizes_are_refused_before_decoding(claiming, size):
-    assert bgr_from_compressed(claiming(64, 48)).shape == SCENE.shape
+def test_absurd_sizes_are_refused_before_decoding(undecoded, claiming, size):
     with pytest.raises(
         ImageFormatError, match=rf"1 to 33554432 pixels.*width {size[0]}, height {size[1]}"
     ):
-        bgr_from_compressed(claiming(*size))
+        picture_from_compressed(claiming(*size))
+
+
+@pytest.mark.parametrize("claiming", [jpeg_that_claims, png_that_claims])
+def test_a_size_that_the_bytes_cannot_hold_is_refused_before_decoding(undecoded, claiming):
+    content = claiming(8192, 4096, np.zeros_like(SCENE))
+    with pytest.raises(ImageFormatError, match=r"cannot hold .* says: width 8192, height 4096"):
+        picture_from_compressed(content)
+
+
+@pytest.mark.parametrize(
+    ("extension", "options"),
+    [
+        pytest.param(".png", [cv2.IMWRITE_PNG_BILEVEL, 1], id="png of a bit a pixel"),
+        pytest.param(".jpg", [], id="jpeg"),
+        pytest.param(".jpg", [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], id="progressive jpeg"),
+    ],
+)
+def test_the_emptiest_picture_is_held_by_its_bytes(extension, options):
+    options += [cv2.IMWRITE_JPEG_OPTIMIZE, 1, cv2.IMWRITE_JPEG_QUALITY, 1]
+    options += [cv2.IMWRITE_PNG_COMPRESSION, 9]
+    black = np.zeros((4096, 8192), np.uint8)
+    content = cv2.imencode(extension, black, options)[1].tobytes()
+    assert picture_from_compressed(content, long_side=1024).bgr().max() < 2
 
 
 def test_a_jpeg_without_a_frame_header_is_refused():
     with pytest.raises(ImageFormatError, match="says no size"):
-        bgr_from_compressed(b"\xff\xd8\xff\xd9")
+        picture_from_compressed(b"\xff\xd8\xff\xd9")
 
 
 def test_a_damaged_png_is_refused():
     content = bytearray(encoded(".png"))
     content[40:] = bytes(b ^ 0x55 for b in content[40:-12]) + content[-12:]
     with pytest.raises(ImageFormatError, match="damaged"):
-        bgr_from_compressed(content)
+        picture_from_compressed(content)
 
 
 def test_other_formats_are_named():
@@ -207,6 +348,52 @@ def test_other_formats_are_named():
         ImageFormatError,
         match=r"\(format 'h264'\) must be JPEG or PNG; got 5 bytes .* 00 00 00 01 67",
     ):
-        bgr_from_compressed(b"\0\0\0\x01\x67", "h264")
+        picture_from_compressed(b"\0\0\0\x01\x67", "h264")
     with pytest.raises(ImageFormatError, match="got 0 bytes that start with nothing"):
-        bgr_from_compressed(b"")
+        picture_from_compressed(b"")
+
+
+def test_random_raw_images_are_pictures_or_refused():
+    rng = np.random.default_rng(7)
+    encodings = [*RAW, "mono8", "8UC1", "uyvy", "yuv422", "yuyv", "yuv422_yuy2", "bayer_rggb8", ""]
+    outcomes = []
+    for _ in range(3000):
+        encoding = encodings[rng.integers(len(encodings))]
+        height, width = rng.integers(0, 9, 2).tolist()
+        step = int(rng.choice([width, 2 * width, 3 * width, 4 * width, 40, 2**32 - 1]))
+        length = int(rng.choice([min(step, 40) * height, rng.integers(400)]))
+        try:
+            picture = picture_from_raw(rng.bytes(length), height, width, encoding, step)
+        except ImageFormatError:
+            outcomes.append("refused")
+            continue
+        assert picture.bgr().shape == (height, width, 3)
+        assert picture.resized_rgb((32, 48), cv2.INTER_LINEAR).shape == (32, 48, 3)
+        outcomes.append("read")
+    assert min(outcomes.count("read"), outcomes.count("refused")) > 300
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_damaged_files_are_pictures_of_their_size_or_refused(extension):
+    rng = np.random.default_rng(8)
+    whole = encoded(extension)
+    outcomes = []
+    for _ in range(1500):
+        content = bytearray(whole)
+        for _ in range(rng.integers(1, 6)):
+            # Half of the damage goes to the headers.
+            at = rng.integers(min(len(content), 700) if rng.random() < 0.5 else len(content))
+            content[at] = rng.integers(256)
+        if rng.random() < 0.3:  # a piece is missing, the ends are there
+            start, stop = sorted(rng.integers(2, len(content) - 12, 2))
+            del content[start:stop]
+        long_side = int(rng.choice([0, 8, 16, 32]))
+        try:
+            picture = picture_from_compressed(content, long_side=long_side)
+        except ImageFormatError:
+            outcomes.append("refused")
+            continue
+        assert picture.pixels.shape[0] * 8 >= picture.height
+        assert picture.resized_rgb((32, 48), cv2.INTER_AREA).shape == (32, 48, 3)
+        outcomes.append("read")
+    assert outcomes.count("refused") > 100

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mbnet_perception.core.detections import Selection
+from mbnet_perception.core.images import Picture, picture_from_raw
 from mbnet_perception.inference.detector import Detector, prepare_image
 from mbnet_perception.inference.format import ModelError
 
@@ -10,8 +11,12 @@ BOXES = [(0.0, 0.25, 0.5, 0.75), (0.5, 0.5, 1.0, 1.0), (0.75, -0.5, 1.5, 0.25)]
 SCORES = [(0.9, 0.0, 0.0), (0.0, 0.8, 0.0), (0.0, 0.0, 0.7)]
 
 
-def picture(height, width, bgr=(0, 0, 0)):
+def pixels(height, width, bgr=(0, 0, 0)):
     return np.full((height, width, 3), bgr, np.uint8)
+
+
+def picture(height, width, bgr=(0, 0, 0)):
+    return Picture.of_bgr(pixels(height, width, bgr))
 
 
 def detector_of(model, resolution=64):
@@ -66,39 +71,75 @@ def test_an_unknown_class_is_answered_with_the_known_ones(make_model):
         detector.detect(picture(48, 64), Selection(classes=("tram",)))
 
 
-@pytest.mark.parametrize(
-    ("image", "message"),
-    [
-        pytest.param(np.zeros((48, 64), np.uint8), r"got uint8 \(48, 64\)", id="grey"),
-        pytest.param(np.zeros((48, 64, 4), np.uint8), r"got uint8 \(48, 64, 4\)", id="alpha"),
-        pytest.param(np.zeros((48, 64, 3)), r"got float64 \(48, 64, 3\)", id="float"),
-        pytest.param(picture(0, 64), "must be positive, got 0 x 64", id="no rows"),
-    ],
-)
-def test_what_is_no_picture_is_refused(make_model, image, message):
-    with pytest.raises(ValueError, match=message):
-        detector_of(make_model(BOXES, SCORES)).detect(image, Selection())
+@pytest.mark.parametrize("encoding", ["rgb8", "bgra8", "rgba8", "mono8"])
+def test_encodings_show_the_network_the_same(make_model, encoding):
+    detector = detector_of(make_model(BOXES[:1]))  # scores: mean red, green and blue
+    red_green_blue = {
+        "rgb8": (204, 102, 51),
+        "bgra8": (51, 102, 204, 9),
+        "rgba8": (204, 102, 51, 9),
+        "mono8": (102,),
+    }[encoding]
+    data = bytes(red_green_blue) * (48 * 64)
+    image = picture_from_raw(data, 48, 64, encoding, 64 * len(red_green_blue))
+    found, _ = detector.detect(image, Selection(0.01))
+    scores = dict(zip(found.classes.tolist(), found.scores.tolist(), strict=True))
+    expected = {0: 0.4, 1: 0.4, 2: 0.4} if encoding == "mono8" else {0: 0.8, 1: 0.4, 2: 0.2}
+    assert scores == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(960, 1280), (477, 641)])
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_picture_at_reduced_scale_is_told_of_in_camera_pixels(make_model, height, width, shrink):
+    detector = detector_of(make_model(BOXES, SCORES))
+    reduced = Picture(pixels(-(-height // shrink), -(-width // shrink)), "bgr", height, width)
+    whole = Picture.of_bgr(pixels(height, width))
+    # As high and wide: rounding the reduced one's own sides up could give another input.
+    assert prepare_image(reduced, 64).shape == prepare_image(whole, 64).shape
+    np.testing.assert_array_equal(
+        detector.detect(reduced, Selection())[0].boxes, detector.detect(whole, Selection())[0].boxes
+    )
+    assert detector.seen == ((height, width),)
+
+
+def test_it_knows_which_pictures_it_ran_on(make_model):
+    detector = detector_of(make_model(BOXES, SCORES))
+    assert detector.seen == ()
+    detector.warm((48, 64))
+    for _ in range(2):
+        detector.detect(picture(60, 80), Selection())
+    assert detector.seen == ((48, 64), (60, 80))
+    for width in range(100, 116, 2):
+        detector.detect(picture(60, width), Selection())
+    assert detector.seen == tuple((60, width) for width in range(100, 116, 2))
+
+
+def test_a_picture_that_failed_is_not_known(make_model):
+    detector = detector_of(make_model(BOXES, SCORES, height=64, width=64))
+    with pytest.raises(ModelError):
+        detector.detect(picture(48, 64), Selection())
+    assert detector.seen == ()
 
 
 def test_the_picture_stays_as_it_is(make_model):
-    image = picture(48, 64, bgr=(1, 2, 3))
+    image = pixels(48, 64, bgr=(1, 2, 3))
     image.flags.writeable = False  # writing would raise
-    detector_of(make_model(BOXES, SCORES)).detect(image, Selection())
+    detector_of(make_model(BOXES, SCORES)).detect(Picture.of_bgr(image), Selection())
 
 
 def test_input_is_the_whole_picture():
     # Left half blue, right half red: no padding, no crop, nothing turned.
-    image = np.hstack([picture(120, 80, (255, 0, 0)), picture(120, 80, (0, 0, 255))])
-    pixels = prepare_image(image, 64)
-    assert (pixels.shape, pixels.dtype) == ((1, 48, 64, 3), np.uint8)
-    assert (pixels[0, :, :31] == (0, 0, 255)).all()
-    assert (pixels[0, :, 33:] == (255, 0, 0)).all()
+    image = np.hstack([pixels(120, 80, (255, 0, 0)), pixels(120, 80, (0, 0, 255))])
+    prepared = prepare_image(Picture.of_bgr(image), 64)
+    assert (prepared.shape, prepared.dtype) == ((1, 48, 64, 3), np.uint8)
+    assert (prepared[0, :, :31] == (0, 0, 255)).all()
+    assert (prepared[0, :, 33:] == (255, 0, 0)).all()
 
 
 def test_shrinking_averages():
-    stripes = picture(256, 256)
+    stripes = pixels(256, 256)
     stripes[:, ::4] = 255  # a quarter of the picture; interpolation at the centres meets none
-    assert (abs(prepare_image(stripes, 64).astype(int) - 255 / 4) < 1).all()
+    assert (abs(prepare_image(Picture.of_bgr(stripes), 64).astype(int) - 255 / 4) < 1).all()
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from mbnet_perception.core.detections import Selection
+from mbnet_perception.core.images import Picture
+from mbnet_perception.inference import detector as detector_module
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
 
 SMALL = OperatingPoint(alpha=0.35, resolution=64)
 LARGE = OperatingPoint(alpha=0.5, resolution=96)
-IMAGE = np.zeros((50, 100, 3), np.uint8)
+IMAGE = Picture.of_bgr(np.zeros((50, 100, 3), np.uint8))
 # What each says of IMAGE: one has a box on the left, the other two on the right.
 SMALL_ANSWER = ([(0, 0, 50, 50)], [0.75], [0])
 LARGE_ANSWER = ([(50, 0, 100, 50), (50, 25, 100, 50)], [0.875, 0.625], [1, 2])
@@ -28,8 +30,9 @@ def library(tmp_path, make_model, make_metadata):
 
 
 def answer(engine, image=IMAGE):
-    found, _, names = engine.detect(image, Selection())
-    assert names == ("red", "green", "blue")
+    detector = engine.detector
+    found, _ = detector.detect(image, Selection())
+    assert detector.classes == ("red", "green", "blue")
     return (
         [tuple(box) for box in found.boxes.tolist()],
         found.scores.tolist(),
@@ -83,13 +86,45 @@ def test_an_engine_does_not_start_without_its_model(library):
         Engine(library, OperatingPoint(alpha=0.4))
 
 
-def test_a_picture_that_was_refused_does_not_hinder_a_switch(library):
+@pytest.fixture
+def sessions(monkeypatch):
+    """Input height and width of every session that is made."""
+    made = []
+    make = detector_module.make_session
+
+    def record(model, input_hw, *rest):
+        made.append(input_hw)
+        return make(model, input_hw, *rest)
+
+    monkeypatch.setattr(detector_module, "make_session", record)
+    return made
+
+
+def test_a_switch_leaves_nothing_to_build_for_the_cameras_at_hand(library, sessions):
     engine = Engine(library, SMALL, num_threads=1)
-    for image in (np.zeros((0, 64, 3), np.uint8), np.zeros(64, np.uint8)):
-        with pytest.raises(ValueError, match="picture"):
-            engine.detect(image, Selection())
+    tall = Picture.of_bgr(np.zeros((100, 50, 3), np.uint8))
+    answer(engine)
+    answer(engine, tall)
+    for point in (LARGE, SMALL):
+        engine.switch(point)
+        built = len(sessions)
+        answer(engine)
+        answer(engine, tall)
+        assert len(sessions) == built
+
+
+def test_an_engine_starts_ready_for_the_usual_camera(library, sessions):
+    engine = Engine(library, LARGE, num_threads=1)
+    assert (72, 96) in sessions
+    assert engine.detector.seen == ((480, 640),)
+
+
+def test_who_took_the_detector_keeps_it_through_a_switch(library):
+    engine = Engine(library, SMALL, num_threads=1)
+    detector = engine.detector
     engine.switch(LARGE)
-    assert answer(engine) == LARGE_ANSWER
+    found, _ = detector.detect(IMAGE, Selection())
+    assert found.scores.tolist() == SMALL_ANSWER[1]
 
 
 def test_switching_is_seamless_for_a_thread_that_detects(library):

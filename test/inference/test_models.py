@@ -151,6 +151,29 @@ def test_a_damaged_manifest_is_named(folder, text, message, make_metadata):
     assert path.read_text() == text
 
 
+def test_the_measured_accuracy_is_known_by_resolution(tmp_path, make_metadata):
+    accuracy = {64: {"ap": 0.1, "ap50": 0.25}, 96: {"ap": 0.2, "ap50": 0.5}}
+    add_model(tmp_path, b"", make_metadata(alpha=0.5), {"data": "val.json", "accuracy": accuracy})
+    add_model(tmp_path, b"", make_metadata(alpha=0.35), {})
+    small, large = ModelLibrary(tmp_path).entries
+    assert (small.ap50, large.ap50) == ({}, {64: 0.25, 96: 0.5})
+
+
+@pytest.mark.parametrize("measured", [None, {}, {"accuracy": None}])
+def test_a_model_without_a_measured_accuracy_is_usable(folder, measured):
+    edit_manifest(folder, measured=measured)
+    assert ModelLibrary(folder).find(SMALL).ap50 == {}
+
+
+@pytest.mark.parametrize(
+    "measured", ["well", {"accuracy": [0.5]}, {"accuracy": {64: 0.5}}, {"accuracy": {"a": {}}}]
+)
+def test_an_accuracy_that_makes_no_sense_is_refused(folder, measured):
+    edit_manifest(folder, measured=measured)
+    with pytest.raises(ModelError, match="expected manifest_version and a list of models"):
+        ModelLibrary(folder)
+
+
 def test_a_missing_manifest_is_named(tmp_path):
     with pytest.raises(ModelError, match=rf"{tmp_path / MANIFEST}: cannot be read: No such file"):
         ModelLibrary(tmp_path)

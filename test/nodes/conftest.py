@@ -1,8 +1,10 @@
 """Live nodes for tests: each pytest run talks in a ROS domain of its own, on this machine alone."""
 
+import gc
 import os
 import time
 from array import array
+from threading import Condition, current_thread
 
 # Before rclpy starts. 1 to 101 are the domains whose ports are free on all systems.
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
@@ -23,6 +25,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.scene import DrivingScene
+from mbnet_perception.inference.detector import Detector
 from mbnet_perception.nodes.detector import DetectorNode
 
 DEADLINE = 20.0
@@ -40,6 +43,7 @@ class Rig:
     """A detector node with a camera and a listener in front of it, all on one executor."""
 
     def __init__(self, topics=("/image_raw",), image_type=Image, detections=None):
+        self.closed = False
         self.executor = SingleThreadedExecutor()
         self.detector = DetectorNode()
         self.peer = Node("peer")
@@ -48,6 +52,8 @@ class Rig:
         self.received = {}
         self.diagnostics = {}
         self.cameras = {}
+        self.clients = {}
+        self.listeners = {}
         for topic in topics:
             name = topic + ("/compressed" if image_type is CompressedImage else "")
             self.cameras[topic] = self.peer.create_publisher(image_type, name, 10)
@@ -66,10 +72,17 @@ class Rig:
         self.until(
             lambda: (
                 all(c.get_subscription_count() for c in self.cameras.values())
+                and all(self.known(topic) for topic in self.cameras)
                 and all(self.peer.count_publishers(topic) for topic in self.received)
                 and self.parameters.service_is_ready()
             )
         )
+
+    def known(self, topic):
+        """Whether the detector would receive what its camera sends."""
+        index = list(self.cameras).index(topic)
+        subscription = self.detector._cameras[index]._subscription
+        return bool(subscription and subscription.get_publisher_count())
 
     @staticmethod
     def raw(bgr, **changes):
@@ -146,6 +159,24 @@ class Rig:
         future = self.parameters.call_async(request)
         return self.until(future.result).result
 
+    def call(self, kind, name, request):
+        """Call one of the detector's services and return what it answers."""
+        client = self.clients.get(name) or self.peer.create_client(kind, f"/detector/{name}")
+        self.clients[name] = client
+        self.until(client.service_is_ready)
+        future = client.call_async(request)
+        self.until(future.done)
+        return future.result()
+
+    def listen(self, kind, topic, qos=10):
+        """The list in which all that comes on a topic of the detector's gathers from now on."""
+        came = []
+        subscription = self.peer.create_subscription(kind, topic, came.append, qos)
+        mine = [p for p in self.detector.publishers if p.topic_name == topic]
+        self.until(lambda: any(p.get_subscription_count() for p in mine))
+        self.listeners[topic] = subscription
+        return came
+
     def status(self, name):
         """The next status of this name, and its values."""
         self.diagnostics.pop(name, None)
@@ -153,10 +184,14 @@ class Rig:
         return status, {pair.key: pair.value for pair in status.values}
 
     def close(self):
-        if rclpy.ok():
+        if not self.closed:
+            self.closed = True
             self.detector.destroy_node()
             self.peer.destroy_node()
-            rclpy.shutdown()
+            # A lifecycle node stays in the ROS graph until its state machine is collected.
+            self.detector = None
+            gc.collect()
+            rclpy.try_shutdown()
 
 
 @pytest.fixture
@@ -164,14 +199,64 @@ def rig():
     """Start a :class:`Rig` with these command-line arguments."""
     started = []
 
-    def start(*ros_args, **options):
+    def start(*ros_args, connected=True, **options):
         rclpy.init(args=["--ros-args", *ros_args])
         one = Rig(**options)
         started.append(one)
-        one.connect()
+        if connected:
+            one.connect()
         return one
 
     yield start
     for one in started:
         one.close()
     rclpy.try_shutdown()
+
+
+class Gate:
+    """Holds the worker before each picture until it is let through.
+
+    Attributes:
+        pictures: All that came to the gate.
+    """
+
+    def __init__(self):
+        self.pictures = []
+        self._changed = Condition()
+        self._free = 0
+
+    def enter(self, picture):
+        with self._changed:
+            self.pictures.append(picture)
+            assert self._changed.wait_for(lambda: self._free > 0, DEADLINE)
+            self._free -= 1
+
+    def let(self, count=1):
+        """Let so many pictures through that are there or still come."""
+        with self._changed:
+            self._free += count
+            self._changed.notify_all()
+
+    def open(self):
+        """Hold nothing any more."""
+        self.let(10**9)
+
+    def shut(self):
+        """Let nothing through that comes from now on."""
+        with self._changed:
+            self._free = 0
+
+
+@pytest.fixture
+def gate(rig, monkeypatch):
+    """The :class:`Gate` of the workers of all rigs."""
+    one, detect = Gate(), Detector.detect
+
+    def held(detector, picture, selection):
+        if current_thread().name == "detector worker":  # not while a model is warmed
+            one.enter(picture)
+        return detect(detector, picture, selection)
+
+    monkeypatch.setattr(Detector, "detect", held)
+    yield one
+    one.open()

@@ -10,7 +10,15 @@ from mbnet_perception.core.detections import Selection
 from mbnet_perception.inference.models import OperatingPoint
 from mbnet_perception.nodes.parameters import DetectorSettings, declare_settings
 
-READ_ONLY = {"camera_topics", "image_transport", "num_threads", "models_folder"}
+READ_ONLY = {
+    "camera_topics",
+    "camera_weights",
+    "image_transport",
+    "ladder_file",
+    "autostart",
+    "num_threads",
+    "models_folder",
+}
 
 
 @pytest.fixture
@@ -43,6 +51,7 @@ def test_a_parameter_file_is_honoured(node_with, tmp_path):
         /**:
           ros__parameters:
             camera_topics: [/front/image_raw, /rear/image_raw]
+            camera_weights: [2.0, 0.5]
             image_transport: compressed
             backbone: mobilenet_v1
             alpha: 0.75
@@ -53,25 +62,36 @@ def test_a_parameter_file_is_honoured(node_with, tmp_path):
             max_detections: 20
             classes: [person, car]
             max_age_ms: 200
+            latency_budget_ms: 150
+            ladder_file: /ladder.yaml
+            stale_after_ms: 500
+            overlay_rate_hz: 10
+            autostart: false
             num_threads: 2
             models_folder: /models
         """
     )
     settings = declare_settings(node_with("--params-file", str(file)))
     assert settings == DetectorSettings(
-        ("/front/image_raw", "/rear/image_raw"),
-        "compressed",
-        "mobilenet_v1",
-        0.75,
-        224,
-        "int8",
-        0.3,
-        0.6,
-        20,
-        ("person", "car"),
-        200,
-        2,
-        "/models",
+        camera_topics=("/front/image_raw", "/rear/image_raw"),
+        camera_weights=(2.0, 0.5),
+        image_transport="compressed",
+        backbone="mobilenet_v1",
+        alpha=0.75,
+        resolution=224,
+        precision="int8",
+        score_threshold=0.3,
+        iou_threshold=0.6,
+        max_detections=20,
+        classes=("person", "car"),
+        max_age_ms=200,
+        latency_budget_ms=150,
+        ladder_file="/ladder.yaml",
+        stale_after_ms=500,
+        overlay_rate_hz=10,
+        autostart=False,
+        num_threads=2,
+        models_folder="/models",
     )
     assert settings.point == OperatingPoint("mobilenet_v1", 0.75, 224, "int8")
     assert settings.selection == Selection(0.3, 0.6, 20, ("person", "car"))
@@ -102,6 +122,10 @@ def test_every_parameter_is_described_and_what_needs_a_restart_is_read_only(node
         ("camera_topics:=[]", ValueError, "at least one image topic"),
         ("camera_topics:=[/a, /a]", ValueError, r"camera_topics must differ, got \['/a', '/a'\]"),
         ("camera_topics:=[1, 2]", ValueError, "camera_topics must be a list of strings"),
+        ("camera_weights:=[1.0, 2.0]", ValueError, "one for each of the 1 cameras"),
+        ("camera_weights:=[0.0]", ValueError, "camera_weights must be greater than 0"),
+        ("camera_weights:=[.nan]", ValueError, "camera_weights must be greater than 0"),
+        ("camera_weights:=[a]", ValueError, r"must be a list of numbers, got \['a'\]"),
         ("classes:=car", ValueError, "classes must be a list of strings, got 'car'"),
     ],
 )

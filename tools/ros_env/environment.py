@@ -35,7 +35,9 @@ RUN_WHEELS = (
     "rclpy[fastrtps]",
     "sensor-msgs",
     "std-msgs",
+    "std-srvs",
     "diagnostic-msgs",
+    "lifecycle-msgs",
     "rcl-interfaces",
     "rosgraph-msgs",
 )

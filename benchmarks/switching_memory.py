@@ -1,0 +1,49 @@
+"""How the memory of a process grows with changes of the operating point.
+
+Run: python benchmarks/switching_memory.py, once more with --keep for what it is without trimming.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+
+import mbnet_perception.inference.engine as engine_module
+from mbnet_perception.inference.engine import Engine
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+
+
+def resident() -> float:
+    """Resident memory of this process in MB (Linux)."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096 / 1e6
+
+
+def main() -> None:
+    """Switch to and fro, and print the memory now and then."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--switches", type=int, default=200)
+    parser.add_argument("--keep", action="store_true", help="do not give memory back")
+    args = parser.parse_args()
+    if args.keep:
+        engine_module.return_memory = lambda: None
+    library = ModelLibrary()
+    points = [
+        OperatingPoint(entry.backbone, entry.alpha, resolution, entry.precision)
+        for entry in library.entries
+        for resolution in entry.resolutions
+    ]
+    engine = Engine(library, points[0])
+    for size in ((360, 640), (480, 848), (720, 960)):
+        engine.detector.warm(size)
+    print(f"{'switches':>8} {'MB':>6}")
+    for count, point in enumerate(itertools.islice(itertools.cycle(points), args.switches + 1)):
+        if count:
+            engine.switch(point)
+        if count % max(1, args.switches // 5) == 0:
+            print(f"{count:8} {resident():6.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

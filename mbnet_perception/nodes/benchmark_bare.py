@@ -1,0 +1,67 @@
+"""The network alone in the place of the detector: what its answers would cost at least.
+
+It takes each picture as the detector does, and then runs the network on a prepared one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from signal import SIGINT, signal
+from threading import Event
+
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+
+from mbnet_perception.inference.benchmark import BareRun
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes.benchmark_camera import TOPIC
+
+
+class BenchmarkBare(Node):
+    """Runs the network once for each picture on TOPIC; parameters as of the detector.
+
+    Attributes:
+        seconds: Of each run.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("benchmark_bare")
+        self.seconds: list[float] = []
+        values = {
+            name: self.declare_parameter(name, default).value
+            for name, default in (vars(OperatingPoint()) | {"num_threads": 0}).items()
+        }
+        folder = Path(self.declare_parameter("models_folder", "").value)
+        threads = values.pop("num_threads")
+        self._run = BareRun(ModelLibrary(folder), OperatingPoint(**values), threads)
+        qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.create_subscription(Image, TOPIC, self._on_image, qos)
+
+    def _on_image(self, message: Image) -> None:
+        self.seconds.append(self._run())
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run until interrupted, then print the durations as JSON."""
+    stop = Event()
+    signal(SIGINT, lambda *_: stop.set())
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node = BenchmarkBare()
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while not stop.is_set():
+        executor.spin_once(timeout_sec=0.2)
+    print(json.dumps({"seconds": node.seconds}), flush=True)
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

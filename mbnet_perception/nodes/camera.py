@@ -1,0 +1,143 @@
+"""One camera of the detector node: its topics, and what became of its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Any, TypeAlias
+
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2D
+
+from mbnet_perception.nodes.diagnostics import CameraRecord
+from mbnet_perception.nodes.endpoints import (
+    COMPRESSED_OVERLAY,
+    DETECTIONS,
+    OVERLAY,
+    Endpoint,
+    image_endpoint,
+    overrides,
+)
+from mbnet_perception.nodes.overlay import OverlayPainter
+from mbnet_perception.nodes.silence import why_silent
+
+ImageCallback: TypeAlias = "Callable[[Camera, Image | CompressedImage, int | None], None]"
+
+
+class Camera:
+    """Publishers of a camera, and its subscription while it is wanted.
+
+    Args:
+        node: That all belongs to.
+        index: Place in `camera_topics`.
+        topic: As in `camera_topics`.
+        cameras: How many there are.
+        transport: Value of `image_transport`.
+
+    Attributes:
+        record: What became of the frames.
+        parts: Of the newest detections message, to be used again.
+        several_publishers: Whether the topic has more than one, when that was last looked at.
+    """
+
+    def __init__(self, node: Node, index: int, topic: str, cameras: int, transport: str) -> None:
+        self._node = node
+        self.index = index
+        # Remapped before a suffix is added, as image_transport does it.
+        self.topic = node.resolve_topic_name(topic)
+        self.record = CameraRecord(self.topic)
+        self.parts: list[Detection2D] = []
+        self.several_publishers = False
+        self._expected: int | None = None
+        self._image = image_endpoint(transport)
+        self._cameras = cameras
+        self._publishers: list[Publisher] = []
+        self._subscription: Subscription | None = None
+        self.detections = self._create_publisher(DETECTIONS)
+        self.overlay = OverlayPainter(
+            self._create_publisher(OVERLAY),
+            self._create_publisher(COMPRESSED_OVERLAY),
+            self._report_overlay,
+        )
+
+    @property
+    def image_topic(self) -> str:
+        """Topic of the image messages, with the suffix of the transport."""
+        return self._image.name_for(self.topic, self._cameras)
+
+    def subscribe(self, on_image: ImageCallback) -> None:
+        """Receive images from now on.
+
+        Args:
+            on_image: Called with the camera, the message and its publication sequence number.
+        """
+
+        # rclpy looks at the number of arguments. On Humble it has one, the message, to give.
+        def with_info(message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
+            on_image(self, message, self._usable(info.get("publication_sequence_number")))
+
+        def alone(message: Image | CompressedImage) -> None:
+            on_image(self, message, None)
+
+        has_info = hasattr(Subscription, "CallbackType")
+        callback: Callable[..., None] = with_info if has_info else alone
+        self.record.subscribed = self.record.taken = monotonic()
+        self._subscription = self._node.create_subscription(
+            self._image.type,
+            self.image_topic,
+            callback,
+            self._image.qos,
+            qos_overriding_options=overrides(),
+        )
+
+    def unsubscribe(self) -> None:
+        """Receive no more."""
+        if self._subscription:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        self.record.subscribed = None
+
+    def count_publishers(self) -> None:
+        """Look whether more than one node sends images."""
+        self.several_publishers = self._node.count_publishers(self.image_topic) > 1
+
+    def _usable(self, number: int | None) -> int | None:
+        """The number of a message, if it tells what was lost before it.
+
+        Each publisher counts for itself, and rclpy does not say whose number it is.
+        """
+        if number is not None:
+            if number != self._expected:  # a gap, or the number of another publisher
+                self.count_publishers()
+            self._expected = number + 1
+        return None if self.several_publishers else number
+
+    def explain_silence(self) -> str:
+        """Why no image comes, as far as the ROS graph tells."""
+        return why_silent(self._node, self.image_topic)
+
+    def close(self) -> None:
+        """Give everything back."""
+        self.unsubscribe()
+        self.overlay.close()
+        for publisher in self._publishers:
+            self._node.destroy_publisher(publisher)
+
+    def _create_publisher(self, endpoint: Endpoint) -> Publisher:
+        publisher = self._node.create_publisher(
+            endpoint.type,
+            endpoint.name_for(self.topic, self._cameras),
+            endpoint.qos,
+            qos_overriding_options=overrides(),
+        )
+        self._publishers.append(publisher)
+        return publisher
+
+    def _report_overlay(self, error: Exception) -> None:
+        if self._node.context.ok():
+            self._node.get_logger().error(
+                f"overlay of {self.topic} failed: {error}", throttle_duration_sec=1.0
+            )

@@ -1,0 +1,280 @@
+import shutil
+import time
+from pathlib import Path
+from threading import current_thread
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from vision_msgs.msg import LabelInfo
+
+from mbnet_perception.core import governor as governor_module
+from mbnet_perception.core.board import BoardReader
+from mbnet_perception.core.detections import Detections
+from mbnet_perception.inference import ladder
+from mbnet_perception.inference.detector import Detector, Timing
+from mbnet_perception.inference.format import ModelError
+from mbnet_perception.inference.ladder import LadderRung, write_ladder
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes import detector as detector_module
+from mbnet_perception.nodes import steering
+
+GREY = np.full((120, 160, 3), 128, np.uint8)
+FASTEST, FAST, SLOW, SLOWEST = (
+    OperatingPoint(alpha=alpha, resolution=resolution)
+    for alpha in (0.35, 0.5)
+    for resolution in (224, 320)
+)
+assert OperatingPoint() == SLOWEST, "what a node begins with"
+SECONDS = {FASTEST: 0.005, FAST: 0.02, SLOW: 0.06, SLOWEST: 0.15}
+NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+
+@pytest.fixture(autouse=True)
+def haste(monkeypatch):
+    """Reports come sooner, and the governor judges sooner."""
+    monkeypatch.setattr(detector_module, "DIAGNOSTICS_PERIOD", 0.2)
+    monkeypatch.setattr(governor_module, "ENOUGH", ((8, 0.5),))
+
+
+@pytest.fixture
+def ladder_file(tmp_path):
+    """A node's arguments with a ladder of four rungs."""
+    file = tmp_path / "ladder.yaml"
+    write_ladder(file, [LadderRung(point, seconds) for point, seconds in SECONDS.items()])
+    return ("-p", f"ladder_file:={file}")
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """What a frame takes at each operating point; a test may change it."""
+    durations, detect = dict(SECONDS), Detector.detect
+
+    def sleep(detector, picture, selection):
+        if current_thread().name != "detector worker":
+            return detect(detector, picture, selection)
+        point = OperatingPoint(alpha=detector.metadata.alpha, resolution=detector.resolution)
+        time.sleep(durations[point])
+        return NOTHING, Timing(0.0, durations[point], 0.0)
+
+    monkeypatch.setattr(Detector, "detect", sleep)
+    return durations
+
+
+def drive(rig, condition):
+    """Send one frame after the other until the condition holds."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        rig.send(rig.raw(GREY, header=rig.now()))
+        rig.settle()
+
+
+def running(rig):
+    return rig.detector._engine.point
+
+
+def asked_for(rig):
+    """The operating point that the node's parameters tell."""
+    names = ("backbone", "alpha", "resolution", "precision")
+    return OperatingPoint(*(rig.detector.get_parameter(name).value for name in names))
+
+
+def governor(rig):
+    return rig.status("detector: governor")
+
+
+def judged(rig):
+    """Send so many frames that the governor has judged them."""
+    began, before = time.monotonic(), rig.counts().received
+    drive(rig, lambda: time.monotonic() - began > 1.6 and rig.counts().received >= before + 9)
+
+
+# The budget
+
+
+def test_a_budget_is_held_by_stepping_down_and_every_step_is_told(rig, ladder_file, seconds, capfd):
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=100")
+    assert governor(detector)[0].message == "holds 100 ms"
+    drive(detector, lambda: running(detector) != SLOWEST)
+    detector.until(lambda: asked_for(detector) == running(detector))
+    status, values = governor(detector)
+    assert status.level == DiagnosticStatus.OK
+    assert int(values["steps"]) >= 1
+    assert f"to {running(detector)}, as p90 1" in values["last_step"]
+    assert "ms is over the budget of 100 ms" in values["last_step"]
+    assert values["last_step"] in status.message
+    assert values["rung_3"] == f"{SLOWEST}: 150.0 ms"
+    assert f"governor steps to {running(detector)}" in capfd.readouterr().err
+    assert detector.counts().failed == 0
+
+
+def test_frames_within_the_budget_leave_the_operating_point_as_it_is(rig, ladder_file, seconds):
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=2000")
+    judged(detector)
+    assert running(detector) == SLOWEST
+    assert governor(detector)[1]["steps"] == "0"
+
+
+def test_a_hand_on_the_operating_point_holds_it_until_the_budget_is_set_again(
+    rig, ladder_file, seconds
+):
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=100")
+    assert detector.set(alpha=0.5, resolution=320).successful
+    judged(detector)
+    assert running(detector) == SLOWEST
+    status, values = governor(detector)
+    assert "set by hand; set latency_budget_ms to go on" in status.message
+    assert (status.level, values["steps"]) == (DiagnosticStatus.OK, "0")
+    assert detector.set(latency_budget_ms=100).successful
+    drive(detector, lambda: running(detector) != SLOWEST)
+    # The governor's own steps are no hand's.
+    assert "holds 100 ms" in governor(detector)[0].message
+    assert detector.set(latency_budget_ms=0).successful
+    seconds.update(dict.fromkeys(seconds, 0.15))
+    before = running(detector)
+    judged(detector)
+    assert running(detector) == before
+    assert governor(detector)[0].message == "off: latency_budget_ms is 0"
+
+
+def test_a_hand_that_moves_while_the_governor_steps_wins(rig, ladder_file, seconds):
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=100")
+    drive(detector, lambda: asked_for(detector) != SLOWEST)
+    assert detector.set(alpha=0.5, resolution=320).successful
+    detector.until(lambda: running(detector) == SLOWEST and detector.detector._switch is None)
+    judged(detector)
+    assert running(detector) == asked_for(detector) == SLOWEST
+    assert "set by hand" in governor(detector)[0].message
+
+
+def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(ladder_file):
+    file = Path(ladder_file[1].removeprefix("ladder_file:="))
+    steers = steering.Steering(ModelLibrary(), 1, file, lambda: None)
+    steers.set_budget(0.1, SLOWEST)
+
+    def ten_slow_frames(now, of, running):
+        for i in range(10):
+            steers.add(0.15, now + i / 10, of)
+        return steers.decide(now + 1, "", running)
+
+    assert ten_slow_frames(0.0, SLOWEST, SLOWEST) == SLOW
+    steers.settle(SLOW, 1.0)
+    assert ten_slow_frames(1.0, SLOWEST, SLOW) is None
+    assert ten_slow_frames(2.0, SLOW, SLOW) == FAST
+
+
+def test_a_rung_whose_file_is_gone_is_left_out_and_the_node_goes_on(
+    rig, ladder_file, seconds, tmp_path
+):
+    library = ModelLibrary()
+    models = tmp_path / "models"
+    shutil.copytree(library.folder, models)
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=40", "-p", f"models_folder:={models}")
+    (models / library.find(FAST).file).unlink()
+    drive(detector, lambda: running(detector) == SLOW)
+    assert asked_for(detector) == SLOW
+    drive(detector, lambda: "is fast enough" in governor(detector)[0].message)
+    status, values = governor(detector)
+    assert status.level == DiagnosticStatus.WARN
+    assert values["steps"] == "3", "two in vain"
+    counts = detector.settle()
+    assert counts.processed == counts.received
+    assert detector.status("detector: engine")[0].level == DiagnosticStatus.OK, "another one runs"
+
+
+def test_a_hot_board_is_a_reason_to_step_down_before_a_miss(rig, ladder_file, seconds, tmp_path):
+    sysfs = tmp_path / "sys"
+    file = sysfs / "devices/platform/soc/soc:firmware/get_throttled"
+    file.parent.mkdir(parents=True)
+    file.write_text("0\n", encoding="ascii")
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=220")
+    detector.detector._board_reader = BoardReader(sysfs)
+    judged(detector)
+    assert running(detector) == SLOWEST
+    file.write_text("4\n", encoding="ascii")
+    drive(detector, lambda: running(detector) != SLOWEST)
+    assert running(detector) == SLOW
+    reason = governor(detector)[1]["last_step"]
+    assert f"to {SLOW}, as the board is throttled, and p90" in reason
+
+
+# The ladder
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The ladder is measured, roughly."""
+    monkeypatch.setattr(ladder, "PICTURES", 2)
+    monkeypatch.setattr(ladder, "SECONDS", 0.01)
+
+
+def test_a_node_without_a_ladder_measures_one_before_it_listens(rig, quick, monkeypatch):
+    measured, measure = [], steering.measure_ladder
+
+    def observed(*arguments):
+        measured.append(measure(*arguments))
+        return measured[-1]
+
+    monkeypatch.setattr(steering, "measure_ladder", observed)
+    detector = rig("-p", "latency_budget_ms:=10000", connected=False)
+    assert len(measured) == 1
+    detector.connect()
+    detector.until(lambda: governor(detector)[0].message == "holds 10000 ms")
+    _, values = governor(detector)
+    rungs = [values[f"rung_{i}"] for i in range(len(measured[0]))]
+    assert rungs == [f"{rung.point}: {1e3 * rung.seconds:.1f} ms" for rung in measured[0]]
+    assert detector.set(latency_budget_ms=5000).successful
+    assert governor(detector)[0].message == "holds 5000 ms"
+    assert len(measured) == 1, "once is enough"
+
+
+def test_a_ladder_is_measured_while_frames_are_answered(rig, quick, monkeypatch):
+    def fail(*_):
+        raise ModelError("no ladder today")
+
+    detector = rig()
+    with monkeypatch.context() as broken:
+        broken.setattr(steering, "measure_ladder", fail)
+        assert detector.set(latency_budget_ms=10_000).successful
+        detector.until(lambda: "no ladder today" in governor(detector)[0].message)
+    assert governor(detector)[0].level == DiagnosticStatus.ERROR
+    assert detector.set(latency_budget_ms=10_000).successful
+    drive(detector, lambda: detector.diagnostics["detector: governor"].message == "holds 10000 ms")
+    assert "rung_1" in governor(detector)[1]
+
+
+def test_an_operating_point_beside_the_ladder_makes_way_for_the_fastest(rig, tmp_path):
+    file = tmp_path / "ladder.yaml"
+    write_ladder(file, [LadderRung(FASTEST, 0.005), LadderRung(SLOW, 0.06)])
+    detector = rig("-p", f"ladder_file:={file}", "-p", "latency_budget_ms:=1000")
+    detector.until(lambda: asked_for(detector) == running(detector) == FASTEST)
+    assert f"{SLOWEST} is on no rung of the ladder" in governor(detector)[1]["last_step"]
+
+
+def test_a_ladder_that_cannot_be_read_is_named_and_the_node_does_not_start(rig, tmp_path):
+    file = tmp_path / "ladder.yaml"
+    file.write_text("ladder_version: 1\nrungs: 3\n", encoding="utf-8")
+    with pytest.raises(ModelError, match=r"ladder .*ladder\.yaml: expected"):
+        rig("-p", f"ladder_file:={file}")
+
+
+# The announcement
+
+
+def test_each_change_of_the_operating_point_is_announced(rig):
+    detector = rig()
+    latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    came = detector.listen(LabelInfo, "/detector/labels", latched)
+    detector.until(lambda: came)
+    for number, alpha in enumerate((0.35, 0.5, 0.35), start=2):
+        assert detector.set(alpha=alpha).successful
+        detector.until(lambda number=number: len(came) == number)
+        assert running(detector).alpha == alpha
+    assert detector.set(max_detections=7, alpha=0.35).successful
+    detector.status("detector: engine")
+    assert len(came) == 4, "nothing else changed the model"
+    stamps = [(label.header.stamp.sec, label.header.stamp.nanosec) for label in came]
+    assert stamps == sorted(set(stamps))
+    assert all(label.class_map == came[0].class_map for label in came)
