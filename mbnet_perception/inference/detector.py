@@ -19,6 +19,9 @@ from mbnet_perception.inference.format import ModelError, metadata_from
 # Cameras of different shapes that one detector serves without building a session again.
 MAX_SESSIONS = 8
 
+# Height and width that a detector is made for before any picture has come: most cameras are 4:3.
+USUAL_CAMERA = (480, 640)
+
 # Beyond this much shrinking, interpolation between neighbours skips pixels; averaging does not.
 AREA_SHRINK = 2.0
 
@@ -52,15 +55,16 @@ class Detector:
         self, model: bytes, resolution: int, num_threads: int = 0, origin: str = "model"
     ) -> None:
         self._model = model
-        self._threads = num_threads or max(1, (os.cpu_count() or 1) - 1)
+        self._threads = num_threads
         self._origin = origin
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         self._seen: tuple[tuple[int, int], ...] = ()
         self.resolution = resolution
-        session = self._session((resolution, resolution))
+        usual = input_size(USUAL_CAMERA, resolution)
+        session = self._session(usual)
         self.metadata = metadata_from(session.get_modelmeta().custom_metadata_map, origin)
         self.classes = self.metadata.classes
-        self._check(session)
+        self._check(session, usual)
 
     @property
     def seen(self) -> tuple[tuple[int, int], ...]:
@@ -108,9 +112,9 @@ class Detector:
             )
         return self._sessions[input_hw]
 
-    def _check(self, session: ort.InferenceSession) -> None:
+    def _check(self, session: ort.InferenceSession, input_hw: tuple[int, int]) -> None:
         """Run once, so that a model that breaks the contract is refused before it is needed."""
-        image = np.zeros((1, self.resolution, self.resolution, 3), np.uint8)
+        image = np.zeros((1, *input_hw, 3), np.uint8)
         boxes, scores = self._run(session, image)
         fits = boxes.shape[2:] == (4,) and scores.shape == (*boxes.shape[:2], len(self.classes))
         if not fits:
@@ -143,13 +147,13 @@ def prepare_image(picture: Picture, resolution: int) -> NDArray[np.uint8]:
 def make_session(
     model: bytes, input_hw: tuple[int, int], num_threads: int, origin: str
 ) -> ort.InferenceSession:
-    """An ONNX Runtime session for one input height and width.
+    """An ONNX Runtime session for one input height and width; 0 threads means cores - 1.
 
     Raises:
         ModelError: If ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = num_threads or max(1, (os.cpu_count() or 1) - 1)
     options.inter_op_num_threads = 1
     # Threads that spin between frames would take the cores that the rest of the car needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.detector import USUAL_CAMERA, Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
-
-# Height and width that are warmed before any picture has come: most cameras are 4:3.
-USUAL_CAMERA = (480, 640)
 
 
 class Engine:

@@ -19,8 +19,7 @@ from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.geometry import input_size
 from mbnet_perception.core.images import Picture
 from mbnet_perception.core.latency import percentile
-from mbnet_perception.inference.detector import Detector
-from mbnet_perception.inference.engine import USUAL_CAMERA
+from mbnet_perception.inference.detector import USUAL_CAMERA, Detector
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelEntry, ModelLibrary, OperatingPoint
 

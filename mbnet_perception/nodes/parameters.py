@@ -60,7 +60,7 @@ class DetectorSettings:
         (),
         "Shares of the frames that the cameras get when there is not time for all, in the order "
         "of camera_topics; empty means equal ones.",
-        constraints="greater than 0, one for each camera",
+        constraints="greater than 0, one for each camera, such as [2.0, 1.0]",
         read_only=True,
         of=float,
     )
