@@ -28,6 +28,7 @@ from vision_msgs.msg import Detection2DArray
 import mbnet_perception
 from mbnet_perception.inference.benchmark import describe_machine, measure_alone, milliseconds
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes.benchmark_bare import BEGUN
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 from mbnet_perception.nodes.diagnostics import STAGES
 from mbnet_perception.nodes.processes import last_words, node_process
@@ -201,15 +202,14 @@ class Bench:
     def measure_bare(self, rate: float, seconds: float) -> dict[str, Any]:
         """The network alone in the place of the detector, at this rate of the camera."""
         with self.subject("benchmark_bare"), self.process("benchmark_camera", {"rate": rate}):
+            log = self._output / "benchmark_bare.log"
             self.spin(
-                lambda: self.listener.count_publishers(TOPIC),
+                lambda: BEGUN in log.read_text(errors="replace"),
                 START_LIMIT,
-                "the camera is not ready",
+                f"no picture came on {TOPIC}",
             )
             self.wait(SETTLING + seconds)
         durations = self.report_of("benchmark_bare")["seconds"]
-        if not durations:
-            raise BenchmarkError(f"no picture came on {TOPIC}; see the logs in {self._output}")
         return milliseconds(durations[int(SETTLING * rate) :] or durations)
 
     def measure_detector(

@@ -22,6 +22,9 @@ from mbnet_perception.inference.benchmark import BareRun
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 
+BEGUN = "pictures come"
+"""What it prints with the first one."""
+
 
 class BenchmarkBare(Node):
     """Runs the network once for each picture on TOPIC; parameters as of the detector.
@@ -44,6 +47,8 @@ class BenchmarkBare(Node):
         self.create_subscription(Image, TOPIC, self._on_image, qos)
 
     def _on_image(self, message: Image) -> None:
+        if not self.seconds:
+            print(BEGUN, flush=True)
         self.seconds.append(self._run())
 
 
