@@ -20,7 +20,8 @@ from mbnet_perception.core.geometry import input_size
 from mbnet_perception.core.images import Picture
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.core.scene import DrivingScene
-from mbnet_perception.inference.detector import Detector, make_session, prepare_image
+from mbnet_perception.inference.detector import make_session, prepare_image
+from mbnet_perception.inference.engine import load_detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 SIZE = (640, 480)
@@ -82,8 +83,7 @@ def measure_alone(
         ModelError: If there is no such model, or it cannot be used.
     """
     bare = BareRun(library, point, num_threads)
-    entry = library.find(point)
-    detector = Detector(library.read(entry), point.resolution, num_threads, entry.file)
+    detector = load_detector(library, point, num_threads)
     pictures = [Picture.of_bgr(bgr) for bgr in drive_pictures()]
     detector.detect(pictures[0], Selection())
     runs: list[float] = []

@@ -56,13 +56,21 @@ class Engine:
 
     def _build(self, point: OperatingPoint, sizes: tuple[tuple[int, int], ...]) -> Detector:
         """Make a detector, and warm it for pictures of these heights and widths."""
-        entry = self._library.find(point)
-        model = self._library.read(entry)
-        origin = str(self._library.folder / entry.file)
-        detector = Detector(model, point.resolution, self._threads, origin)
+        detector = load_detector(self._library, point, self._threads)
         for size in sizes:
             detector.warm(size)
         return detector
+
+
+def load_detector(library: ModelLibrary, point: OperatingPoint, num_threads: int = 0) -> Detector:
+    """The detector of an operating point.
+
+    Raises:
+        ModelError: If there is no such model, or it cannot be used.
+    """
+    entry = library.find(point)
+    origin = str(library.folder / entry.file)
+    return Detector(library.read(entry), point.resolution, num_threads, origin)
 
 
 def return_memory() -> None:

@@ -20,8 +20,9 @@ from mbnet_perception.core.geometry import input_size
 from mbnet_perception.core.images import Picture
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.inference.detector import USUAL_CAMERA, Detector
+from mbnet_perception.inference.engine import load_detector
 from mbnet_perception.inference.format import ModelError
-from mbnet_perception.inference.models import ModelEntry, ModelLibrary, OperatingPoint
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 LADDER_VERSION = 1
 
@@ -65,22 +66,21 @@ def measure_ladder(
     Raises:
         ModelError: If the model that runs is not there, or cannot be used.
     """
-    running = library.find(point)
-    classes = _make_detector(library, running, point.resolution, num_threads).classes
+    classes = load_detector(library, point, num_threads).classes
     rungs = []
     for entry in library.entries:
         for resolution in entry.resolutions:
             if stop():
                 return ()
+            at = OperatingPoint(entry.backbone, entry.alpha, resolution, entry.precision)
             try:
-                detector = _make_detector(library, entry, resolution, num_threads)
+                detector = load_detector(library, at, num_threads)
             except ModelError as error:
                 logging.getLogger(__name__).warning("left out of the ladder: %s", error)
                 break
             if detector.classes != classes:
                 break
             seconds = time_detector(detector, stop)
-            at = OperatingPoint(entry.backbone, entry.alpha, resolution, entry.precision)
             rungs.append(LadderRung(at, seconds, entry.ap50.get(resolution)))
     return () if stop() else frontier(rungs)
 
@@ -183,13 +183,6 @@ def _rungs_from(rows: Sequence[dict[str, Any]]) -> Iterator[LadderRung]:
         )
         ap50 = row.get("ap50")
         yield LadderRung(point, float(row["seconds"]), None if ap50 is None else float(ap50))
-
-
-def _make_detector(
-    library: ModelLibrary, entry: ModelEntry, resolution: int, num_threads: int
-) -> Detector:
-    origin = str(library.folder / entry.file)
-    return Detector(library.read(entry), resolution, num_threads, origin)
 
 
 def _cost(point: OperatingPoint) -> tuple[float, ...]:

@@ -15,6 +15,7 @@ from mbnet_perception.inference.format import Metadata, ModelError
 
 MANIFEST = "manifest.yaml"
 MANIFEST_VERSION = 1
+PACKAGE = Path(mbnet_perception.__file__).resolve().parent
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,27 @@ def find_models_folder() -> Path:
     Raises:
         ModelError: If there is neither.
     """
-    package = Path(mbnet_perception.__file__).resolve().parent
-    for parent in package.parents:
-        for folder in (parent / "models", parent / "share" / "mbnet_perception" / "models"):
-            if (folder / MANIFEST).is_file():
-                return folder
-    raise ModelError(
-        f"no models folder with a {MANIFEST} above {package}; reinstall the package, or name one"
-    )
+    manifest = find_file("models", MANIFEST)
+    if manifest is None:
+        raise ModelError(
+            f"no models folder with a {MANIFEST} above {PACKAGE}; reinstall the package, or name "
+            "one"
+        )
+    return manifest.parent
+
+
+def find_file(folder: str, name: str) -> Path | None:
+    """A file that comes with the package, in the checkout it runs from or where it was installed.
+
+    Args:
+        folder: `models` or `config`.
+        name: Of the file.
+    """
+    for parent in PACKAGE.parents:
+        for place in (parent, parent / "share" / PACKAGE.name):
+            if (place / folder / name).is_file():
+                return place / folder / name
+    return None
 
 
 def add_model(folder: Path, model: bytes, metadata: Metadata, measured: dict[str, Any]) -> Path:

@@ -25,9 +25,8 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from vision_msgs.msg import Detection2DArray
 
-import mbnet_perception
 from mbnet_perception.inference.benchmark import describe_machine, measure_alone, milliseconds
-from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, find_file
 from mbnet_perception.nodes.benchmark_bare import BEGUN
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 from mbnet_perception.nodes.diagnostics import STAGES
@@ -354,14 +353,10 @@ def camera_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
     Empty where the user has a profile of their own, or ours was not installed.
     """
-    package = Path(mbnet_perception.__file__).resolve().parent
     if any(name in environment for name in PROFILE_VARIABLES):
         return {}
-    for parent in package.parents:
-        for folder in (parent / "config", parent / "share" / "mbnet_perception" / "config"):
-            if (folder / PROFILE).is_file():
-                return dict.fromkeys(PROFILE_VARIABLES, str(folder / PROFILE))
-    return {}
+    profile = find_file("config", PROFILE)
+    return dict.fromkeys(PROFILE_VARIABLES, str(profile)) if profile else {}
 
 
 def measure_node(

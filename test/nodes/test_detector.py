@@ -6,7 +6,6 @@ import subprocess
 import sys
 from array import array
 from pathlib import Path
-from threading import Event
 
 import numpy as np
 import pytest
@@ -153,25 +152,16 @@ def test_bad_images_are_logged_at_most_once_a_second(rig, capfd):
     assert "frame of /image_raw failed" in lines[0]
 
 
-def test_the_newest_frame_wins_while_the_worker_is_busy(rig, monkeypatch):
+def test_the_newest_frame_wins_while_the_worker_is_busy(rig, gate):
     detector = rig()
-    network = detector.detector._engine.detector
-    detect, busy, go_on = network.detect, Event(), Event()
-
-    def slow(*arguments):
-        busy.set()
-        assert go_on.wait(20)
-        return detect(*arguments)
-
-    monkeypatch.setattr(network, "detect", slow)
     headers = [Header(stamp=Time(sec=second)) for second in (1, 2, 3)]
     detector.send(detector.raw(GREY, header=headers[0]))
-    detector.until(busy.is_set)
+    detector.until(lambda: gate.pictures)
     detector.send(detector.raw(GREY, header=headers[1]))
     detector.send(detector.raw(GREY, header=headers[2]))
     counts = detector.counts()
     assert (counts.received, counts.superseded, counts.waiting) == (3, 1, 2)
-    go_on.set()
+    gate.open()
     detector.until(lambda: len(detector.detections) == 2)
     assert [message.header for message in detector.detections] == [headers[0], headers[2]]
     counts = detector.settle()

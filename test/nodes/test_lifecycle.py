@@ -1,5 +1,5 @@
 import shutil
-from threading import Event, Timer
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -106,24 +106,13 @@ def test_parameters_change_while_the_node_is_not_configured(ask):
     assert detector.detector._engine.point == OperatingPoint(alpha=0.35)
 
 
-def test_frames_that_wait_when_the_node_is_deactivated_are_stale_and_the_books_balance(
-    ask, monkeypatch
-):
+def test_frames_that_wait_when_the_node_is_deactivated_are_stale_and_the_books_balance(ask, gate):
     detector, call = ask()
-    network = detector.detector._engine.detector
-    detect, busy, go_on = network.detect, Event(), Event()
-
-    def slow(*arguments):
-        busy.set()
-        assert go_on.wait(20)
-        return detect(*arguments)
-
-    monkeypatch.setattr(network, "detect", slow)
     detector.send(detector.raw(GREY))
-    detector.until(busy.is_set)
+    detector.until(lambda: gate.pictures)
     detector.send(detector.raw(GREY))
     assert detector.counts().waiting == 2
-    Timer(0.2, go_on.set).start()  # while the node is being deactivated
+    Timer(0.2, gate.open).start()  # while the node is being deactivated
     assert change(call, Transition.TRANSITION_DEACTIVATE)
     counts = detector.counts()
     assert (counts.received, counts.processed, counts.stale, counts.waiting) == (2, 1, 1, 0)
