@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 NAME = "mbnet_perception"
 SHARE = f"share/{NAME}"
 
-# COCO metrics, and bags read and written without ROS 2.
-EVALUATE = ["pycocotools>=2.0.7", "rosbags>=0.10", "tqdm"]
+# COCO metrics, plots, and bags read and written without ROS 2.
+EVALUATE = ["matplotlib>=3.5", "pycocotools>=2.0.7", "rosbags>=0.10", "tqdm"]
 TRAIN = [
     *EVALUATE,
     # Newer than 2.13: torchvision's build does not import beside a CPU-only torch, and a machine
@@ -16,6 +16,9 @@ TRAIN = [
     "torch>2.13",
     "torchvision",
     "onnx>=1.16",
+    # The last release under the MIT licence.
+    "albumentations==2.0.8",
+    "tensorboard",
 ]
 # Every release of ruff and mypy finds something new, hence the fixed minor versions.
 TEST = [
@@ -44,6 +47,8 @@ setup(
         (f"{SHARE}/config", [*glob("config/*.yaml"), *glob("config/*.xml")]),
         (f"{SHARE}/config/foxglove", glob("config/foxglove/*.json")),
         (f"{SHARE}/config/rviz", glob("config/rviz/*.rviz")),
+        (f"{SHARE}/config/training", glob("config/training/*.yaml")),
+        (f"{SHARE}/config/training/policies", glob("config/training/policies/*.yaml")),
         (
             f"{SHARE}/models",
             [*glob("models/*.onnx"), *glob("models/*.yaml"), *glob("models/*.md")],
