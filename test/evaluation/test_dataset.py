@@ -73,9 +73,56 @@ def test_crowds_become_ignore_areas(write):
     assert sorted(picture.ignore.tolist()) == [[0, 0, 1, 1], [10, 10, 30, 15]]
 
 
-@pytest.mark.parametrize("bbox", [[1, 2, 0, 5], [1, 2, 5, 0], [1, 2, -3, 5]])
-def test_boxes_without_area_are_left_out(write, bbox):
-    assert not len(read_coco(write([image()], [annotation(bbox=bbox)])).pictures[0].boxes)
+WITHOUT_AREA = [
+    pytest.param([1, 2, 0, 5], id="no width"),
+    pytest.param([1, 2, 5, 0], id="no height"),
+    pytest.param([1, 2, -3, 5], id="width below 0"),
+    pytest.param([1, float("nan"), 3, 5], id="no number"),
+    pytest.param([64, 2, 3, 5], id="right of the picture"),
+    pytest.param([1, -5, 3, 5], id="above the picture"),
+]
+
+
+@pytest.mark.parametrize("bbox", WITHOUT_AREA)
+def test_a_box_without_area_stops(write, bbox):
+    path = write([image(4)], [annotation(bbox=bbox, image_id=4)])
+    expected = rf"^{path}, picture 4: a box .* no area inside the 64 x 48 pixels of a\.png; .*skip"
+    with pytest.raises(DatasetError, match=expected):
+        read_coco(path)
+
+
+@pytest.mark.parametrize("bbox", WITHOUT_AREA)
+def test_a_box_without_area_is_left_out_and_told(write, bbox):
+    path = write([image()], [annotation(7, bbox), annotation(7), annotation(3)])
+    dataset = read_coco(path, on_bad="skip")
+    (picture,) = dataset.pictures
+    assert picture.classes.tolist() == [0, 1]
+    # A car is somewhere without a box, so not all cars have one.
+    assert picture.verified.tolist() == [True, True, True]
+    assert picture.exhaustive.tolist() == [False, True, True]
+    (line,) = dataset.skipped
+    assert line.startswith(f"{path}, picture 1: a box from ({bbox[0]:g}, {bbox[1]:g}) to ")
+
+
+def test_a_box_that_sticks_out_stays(write):
+    (picture,) = read_coco(write([image()], [annotation(bbox=[-2, 40, 10, 20])])).pictures
+    assert picture.boxes.tolist() == [[-2, 40, 8, 60]]
+
+
+def test_pictures_may_lie_elsewhere(write, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (picture,) = read_coco(write([image()]), pictures=elsewhere).pictures
+    assert picture.path == elsewhere / "images" / "a.png"
+
+
+def test_pictures_know_their_scene(write):
+    first, second = read_coco(write([image(1, scene_group="drive 3"), image(2)])).pictures
+    assert (first.scene_group, second.scene_group) == ("drive 3", "")
+
+
+def test_what_to_do_about_bad_data_is_stop_or_skip(write):
+    with pytest.raises(ValueError, match="on_bad must be 'stop' or 'skip', got 'ignore'"):
+        read_coco(write([image()]), on_bad="ignore")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +130,7 @@ def test_boxes_without_area_are_left_out(write, bbox):
     [
         pytest.param([[image(file_name="../a.png")]], r"'\.\./a\.png' lies outside", id="above"),
         pytest.param([[image(file_name="/a.png")]], "'/a.png' lies outside", id="absolute"),
+        pytest.param([[image(file_name="a\0.png")]], r"'a\\x00.png' is no file name", id="no name"),
         pytest.param([[image()], [annotation(4)]], "annotation 9 has category 4", id="category"),
         pytest.param([[image()], [annotation(image_id=8)]], r"unknown picture ids \[8\]", id="id"),
         pytest.param(
@@ -103,8 +151,8 @@ def test_a_label_file_that_makes_no_sense_is_named(write, arguments, message):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        pytest.param(b'{"images": [', "expected COCO JSON", id="cut off"),
-        pytest.param(b"\xff\xd8\xff", "expected COCO JSON", id="a picture"),
+        pytest.param(b'{"images": [', "expected JSON", id="cut off"),
+        pytest.param(b"\xff\xd8\xff", "expected text in UTF-8", id="a picture"),
         pytest.param(b"[1, 2]", "expected COCO JSON with images", id="a list"),
         pytest.param(b"{}", "'categories'", id="nothing in it"),
         pytest.param(None, "cannot be read: No such file", id="missing"),
@@ -129,7 +177,7 @@ def test_pictures_are_read_in_blue_green_red(write, tmp_path):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        pytest.param(None, "missing, or no picture", id="missing"),
+        pytest.param(None, "missing or unreadable: No such file", id="missing"),
         pytest.param((64, 48), "is 48 x 64 pixels, but its labels are for 64 x 48", id="turned"),
     ],
 )
@@ -145,3 +193,12 @@ def test_a_picture_that_does_not_fit_its_labels_is_named(write, tmp_path, size, 
 def test_two_pictures_of_one_id_are_refused(write):
     with pytest.raises(DatasetError, match="two pictures have the same id"):
         read_coco(write([image(1), image(1)]))
+
+
+def test_a_truncated_picture_is_refused(write, tmp_path):
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / "a.png"
+    content = cv2.imencode(".jpg", np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
+    file.write_bytes(content[:-20])
+    with pytest.raises(DatasetError, match=rf"^{file}: truncated JPEG"):
+        read_picture(read_coco(write([image()])).pictures[0])
