@@ -124,11 +124,13 @@ def suppress(
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of (N, 4) and (M, 4) xyxy boxes: (N, M), 0 where both are empty."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    size = np.clip(high - low, 0, None)
-    inter = size[..., 0] * size[..., 1]
-    area_a = (a[:, 2] - a[:, 0]) * (a[:, 3] - a[:, 1])
-    area_b = (b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])
-    union = area_a[:, None] + area_b[None, :] - inter
+    # One array for each coordinate: NumPy is slow where the last axis is only two long.
+    left_a, top_a, right_a, bottom_a = np.ascontiguousarray(a.T)[:, :, None]
+    left_b, top_b, right_b, bottom_b = np.ascontiguousarray(b.T)
+    width = np.minimum(right_a, right_b) - np.maximum(left_a, left_b)
+    height = np.minimum(bottom_a, bottom_b) - np.maximum(top_a, top_b)
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    area_a = (right_a - left_a) * (bottom_a - top_a)
+    area_b = (right_b - left_b) * (bottom_b - top_b)
+    union = area_a + area_b - inter
     return np.asarray(np.divide(inter, union, out=np.zeros_like(inter), where=union > 0))

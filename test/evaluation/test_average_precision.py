@@ -1,10 +1,23 @@
+import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from mbnet_perception.core.detections import Detections
-from mbnet_perception.evaluation.average_precision import measure
+from mbnet_perception.evaluation.average_precision import (
+    count_boxes,
+    join_matches,
+    match,
+    measure,
+    precision_at_recalls,
+    weighted_ap,
+)
 from mbnet_perception.evaluation.dataset import Dataset, Picture
 
 CLASSES = ("car", "person")
@@ -151,3 +164,163 @@ def test_data_without_boxes_cannot_be_measured():
     )
     with pytest.raises(ValueError, match="holds no boxes"):
         measure(Dataset(("car",), (empty,)), [nothing], ("car",))
+
+
+# Whatever the labels and the detections, the weighted metric is the one of pycocotools.
+
+SEEDS = st.integers(0, 2**32 - 1)
+A_FEW = settings(max_examples=25, deadline=None)
+
+
+def random_boxes(rng, count):
+    corner = rng.uniform(0, 70, (count, 2))
+    return np.hstack([corner, corner + rng.uniform(5, 30, (count, 2))]).round()
+
+
+def random_picture(rng):
+    count = rng.integers(0, 5)
+    labels = rng.integers(0, 2, count)
+    verified = rng.random(2) < 0.6
+    verified[labels] = True
+    return picture(
+        *zip(random_boxes(rng, count), labels, strict=True),
+        verified=verified,
+        exhaustive=rng.random(2) < 0.8,
+        ignore=random_boxes(rng, rng.integers(0, 2)),
+    )
+
+
+def random_detections(rng, scene, scores):
+    """Some near the objects, several for one, and some anywhere."""
+    near = np.repeat(scene.boxes, rng.integers(0, 3, len(scene.boxes)), axis=0)
+    near = near + rng.uniform(-4, 4, near.shape)
+    boxes = np.vstack([near, random_boxes(rng, rng.integers(0, 4))])
+    labels = rng.integers(0, 2, len(boxes))
+    return found(*((box, k, next(scores)) for box, k in zip(boxes, labels, strict=True)))
+
+
+def random_case(seed, pictures=6, ties=False):
+    rng = np.random.default_rng(seed)
+    scores = iter(rng.permutation(1000) / 1000)
+    if ties:
+        scores = iter(rng.integers(1, 8, 1000) / 8)
+    scenes = [random_picture(rng) for _ in range(pictures)]
+    scenes[0] = picture((HERE, CAR), (THERE, PERSON))  # never without any box
+    return scenes, [random_detections(rng, scene, scores) for scene in scenes]
+
+
+def of(scenes):
+    return Dataset(CLASSES, tuple(scenes))
+
+
+def pycocotools_precision(scenes, detections):
+    """(10 overlaps, 101 recalls, classes), of its own accumulation."""
+
+    def xywh(box):
+        x1, y1, x2, y2 = np.asarray(box, np.float64).tolist()
+        return [x1, y1, x2 - x1, y2 - y1]
+
+    truths, rows = [], []
+    for i, (scene, each) in enumerate(zip(scenes, detections, strict=True), start=1):
+        boxes = [(k, box, 0) for k, box in zip(scene.classes, scene.boxes, strict=True)]
+        for k in np.flatnonzero(scene.verified):
+            boxes += [(k, area, 1) for area in scene.ignore]
+            boxes += [] if scene.exhaustive[k] else [(k, (0, 0, 100, 100), 1)]
+        for k, box, crowd in boxes:
+            x, y, w, h = xywh(box)
+            truths.append(
+                {
+                    "id": len(truths) + 1,
+                    "image_id": i,
+                    "category_id": int(k),
+                    "bbox": [x, y, w, h],
+                    "area": w * h,
+                    "iscrowd": crowd,
+                }
+            )
+        for box, score, k in zip(each.boxes, each.scores, each.classes, strict=True):
+            if scene.verified[k]:
+                rows.append([i, *xywh(box), score, k])
+    coco = COCO()
+    coco.dataset = {
+        "info": {},
+        "images": [{"id": i + 1} for i in range(len(scenes))],
+        "categories": [{"id": k} for k in range(len(CLASSES))],
+        "annotations": truths,
+    }
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco.createIndex()
+        evaluation = COCOeval(coco, coco.loadRes(np.array(rows, np.float64)), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation.eval["precision"][:, :, :, 0, -1]
+
+
+@A_FEW
+@given(seed=SEEDS, ties=st.booleans())
+def test_equal_weights_give_what_pycocotools_gives(seed, ties):
+    scenes, detections = random_case(seed, ties=ties)
+    scenes.append(picture((HERE, CAR)))
+    detections.append(found((HERE, CAR, 0.4)))  # at least one counts
+    expected = pycocotools_precision(scenes, detections)
+    matches = match(of(scenes), detections, CLASSES)
+    boxes = count_boxes(of(scenes))
+    ap, ap50 = weighted_ap(matches, boxes, np.ones((len(scenes), 1)))[:, :, 0]
+    np.testing.assert_allclose(ap, expected.mean((0, 1)), atol=1e-9)
+    np.testing.assert_allclose(ap50, expected[0].mean(0), atol=1e-9)
+    np.testing.assert_allclose(precision_at_recalls(matches, boxes), expected[0].T, atol=1e-9)
+
+
+@A_FEW
+@given(seed=SEEDS, weights=st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_a_weight_is_how_often_a_picture_is_there(seed, weights):
+    scenes, detections = random_case(seed)
+    places = np.repeat(np.arange(6), weights)
+    boxes = count_boxes(of(scenes))
+    # Among other weightings, which must not get in its way.
+    columns = np.column_stack([np.ones(6), weights, np.zeros(6)])
+    weighted = weighted_ap(match(of(scenes), detections, CLASSES), boxes, columns)
+    assert np.isnan(weighted[:, :, 2]).all()
+    repeated = [scenes[i] for i in places]
+    for k, name in enumerate(CLASSES):
+        if boxes[places, k].any():
+            result = measure(of(repeated), [detections[i] for i in places], CLASSES).classes[name]
+            assert weighted[:, k, 1] == pytest.approx((result.ap, result.ap50), abs=1e-9)
+        else:
+            assert np.isnan(weighted[:, k, 1]).all()
+
+
+def test_a_hundred_weightings_are_weighed_one_like_the_other():
+    scenes, detections = random_case(0)
+    weights = np.tile(np.ones((6, 1)), 100)
+    values = weighted_ap(match(of(scenes), detections, CLASSES), count_boxes(of(scenes)), weights)
+    assert (values == values[:, :, :1]).all()
+
+
+@A_FEW
+@given(seed=SEEDS, split=st.permutations(range(6)), size=st.integers(1, 6))
+def test_parts_join_to_the_whole(seed, split, size):
+    scenes, detections = random_case(seed, ties=True)
+    places = [split[start : start + size] for start in range(0, 6, size)]
+    parts = [
+        match(of([scenes[i] for i in part]), [detections[i] for i in part], CLASSES)
+        for part in places
+    ]
+    joined = join_matches(of(scenes), places, parts)
+    whole = match(of(scenes), detections, CLASSES)
+    assert (joined.found == whole.found).all()
+    boxes, weights = count_boxes(of(scenes)), np.ones((6, 1))
+    assert np.array_equal(
+        weighted_ap(joined, boxes, weights), weighted_ap(whole, boxes, weights), equal_nan=True
+    )
+
+
+def test_each_box_knows_the_score_that_found_it():
+    scenes = [picture((THERE, PERSON), (HERE, CAR)), picture(), picture((HERE, CAR), (THERE, CAR))]
+    detections = [
+        found((HERE, CAR, 0.25), (HERE, CAR, 0.5), (THERE, CAR, 0.75)),  # the better one finds it
+        found((HERE, CAR, 0.875)),
+        # 21 and 14 of 40 and 30 rows: half of it is enough, less is not.
+        found(((10, 10, 50, 31), CAR, 0.625), ((60, 60, 90, 74), CAR, 0.375)),
+    ]
+    assert match(of(scenes), detections, CLASSES).found.tolist() == [0, 0.5, 0.625, 0]
