@@ -23,6 +23,7 @@ from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import OperatingPoint
 
 if TYPE_CHECKING:
+    from mbnet_perception.evaluation.dataset import Dataset
     from mbnet_perception.inference.detector import Detector
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # One of ours missing is a fault; one of theirs is an extra that was not installed.
         if (error.name or "").startswith("mbnet_perception"):
             raise
-        extra = {"train": "train", "export": "train"}.get(args.command, "evaluate")
+        extra = "train" if args.command in {"train", "export", "quantize"} else "evaluate"
         print(
             f"error: mbnet {args.command} needs the module {error.name!r}; install it with "
             f"pip install 'mbnet_perception[{extra}]' (rclpy comes with ROS 2)",
@@ -75,10 +76,56 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--score-threshold", type=float, default=Selection.score_threshold)
     command.add_argument("--iou-threshold", type=float, default=Selection.iou_threshold)
 
-    command = _add(commands, "evaluate", run_evaluate, "measure a model on labelled pictures")
-    command.add_argument("--data", type=Path, required=True, help="COCO JSON, federated or plain")
-    _add_operating_point(command)
+    command = _add(commands, "evaluate", run_evaluate, "measure models on labelled pictures")
+    command.add_argument("--data", type=Path, required=True, help="labels to measure on")
+    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    command.add_argument(
+        "--model",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="model file, in place of an installed one; if given again, models are compared",
+    )
+    _add_point(command)
     command.add_argument("--json", action="store_true", help="figures as JSON")
+    weather = command.add_argument_group(
+        "robustness",
+        "With any of --weather, --corruptions, --bootstrap, --report, or several models, figures "
+        "come with 95 % intervals, and clear weather is always among them.",
+    )
+    weather.add_argument(
+        "--weather",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        help="synthetic weather: clear, fog, rain, night, rain_night, fog_night",
+    )
+    weather.add_argument(
+        "--corruptions",
+        type=_names,
+        default=(),
+        metavar="NAME,...",
+        help="for evaluation alone: noise, blur, contrast, jpeg, snow",
+    )
+    weather.add_argument(
+        "--severity",
+        type=_severities,
+        default=(1, 2, 3, 4, 5),
+        metavar="N",
+        help="1 (mild) to 5: such as 3, or 1,3,5, or 1-5 (1-5)",
+    )
+    weather.add_argument(
+        "--seed", type=int, default=0, help="of weather, corruptions, intervals (%(default)s)"
+    )
+    weather.add_argument(
+        "--jobs", type=int, default=1, help="processes; figures don't depend on it (%(default)s)"
+    )
+    weather.add_argument(
+        "--bootstrap", type=int, metavar="N", help="resamples for the intervals; 0: none (1000)"
+    )
+    weather.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder to write report.html and report.json to"
+    )
 
     command = _add(commands, "train", run_train, "train a network from a recipe")
     command.add_argument("recipe", type=Path, help="YAML file, see config/training")
@@ -88,8 +135,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = _add(commands, "export", run_export, "make a checkpoint a model the node can run")
     command.add_argument("checkpoint", type=Path)
     command.add_argument(
-        "--data", type=Path, required=True, help="COCO JSON that each resolution is tested on"
+        "--data", type=Path, required=True, help="labels that each resolution is tested on"
     )
+    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
     command.add_argument("--models", type=Path, help="folder to add it to (the installed one)")
     command.add_argument(
         "--resolutions",
@@ -99,6 +147,20 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="long sides in pixels to offer (%(default)s)",
     )
+
+    command = _add(commands, "quantize", run_quantize, "make an int8 model of an fp32 one")
+    command.add_argument("model", type=Path, help="fp32 model file")
+    command.add_argument(
+        "--calibration", type=Path, required=True, help="labels of the pictures to calibrate on"
+    )
+    command.add_argument(
+        "--pictures", type=int, default=256, metavar="N", help="to calibrate on (%(default)s)"
+    )
+    command.add_argument(
+        "--data", type=Path, required=True, help="labels to measure both models on"
+    )
+    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    command.add_argument("--models", type=Path, help="folder to add it to (the model's own)")
 
     command = _add(commands, "synth-bag", run_synth_bag, "write a bag of a synthetic drive")
     command.add_argument("output", type=Path, help="bag folder to make (mcap)")
@@ -117,6 +179,34 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("data", type=Path, help="COCO JSON")
     command.add_argument("output", type=Path, help="bag folder to make (mcap)")
     command.add_argument("--rate", type=float, default=5.0, help="pictures a second (%(default)s)")
+
+    data = commands.add_parser("data", help="look at labelled pictures before training on them")
+    parts = data.add_subparsers(dest="part", required=True, metavar="COMMAND")
+    command = _add(parts, "check", run_data_check, "find what is wrong with labelled pictures")
+    _add_data(command)
+    command.add_argument(
+        "--against",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="labelled pictures to measure on, which must share none and no scene with these",
+    )
+    command.add_argument(
+        "--sheet", type=Path, metavar="FILE", help="picture to draw some of them into, with boxes"
+    )
+    command.add_argument("--json", action="store_true", help="findings as JSON, all of them")
+    command = _add(parts, "anchors", run_data_anchors, "fit anchor scales to labelled pictures")
+    _add_data(command)
+    command.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=[320, 240],
+        metavar=("W", "H"),
+        help="of the network's input in pixels (320 240)",
+    )
+    command.add_argument("--json", action="store_true", help="figures as JSON")
 
     command = _add(
         commands, "benchmark", run_benchmark, "time a model, or the node, on this computer"
@@ -193,12 +283,17 @@ def run_detect(args: argparse.Namespace) -> int:
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
-    """Print AP and AP50, overall and for each class."""
+    """Print AP and AP50, overall and for each class, or in weather."""
     from mbnet_perception.evaluation.accuracy import measure_model
-    from mbnet_perception.evaluation.dataset import read_coco
+    from mbnet_perception.inference.detector import Detector
 
-    dataset = read_coco(args.data)
-    result = measure_model(dataset, _load_detector(args))
+    models = [_read_model(file, args) for file in args.model or [None]]
+    dataset = _read_labels(args.data, args.class_map)
+    asked = args.weather or args.corruptions or args.report or args.bootstrap is not None
+    if asked or len(models) > 1:
+        return _evaluate_robustness(args, dataset, models)
+    ((origin, model),) = models
+    result = measure_model(dataset, Detector(model, args.resolution, origin=origin))
     if args.json:
         print(json.dumps(asdict(result), indent=2))
         return 0
@@ -209,25 +304,53 @@ def run_evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _evaluate_robustness(
+    args: argparse.Namespace, dataset: Dataset, models: Sequence[tuple[str, bytes]]
+) -> int:
+    from mbnet_perception.evaluation.robustness import (
+        Contender,
+        as_json,
+        describe,
+        evaluate_robustness,
+        list_conditions,
+    )
+
+    stems = [Path(origin).stem for origin, _ in models]
+    contenders = [
+        Contender(origin if stems.count(stem) > 1 else stem, model, args.resolution)
+        for stem, (origin, model) in zip(stems, models, strict=True)
+    ]
+    conditions = list_conditions(args.weather, args.corruptions, args.severity)
+    resamples = 1000 if args.bootstrap is None else args.bootstrap
+    result = evaluate_robustness(dataset, contenders, conditions, args.seed, args.jobs, resamples)
+    if args.report:
+        from mbnet_perception.evaluation.report import write_report
+
+        report = write_report(args.report, args.data.name, dataset, contenders, result)
+        print(f"report: {report}", file=sys.stderr)
+    print(json.dumps(as_json(result), indent=2) if args.json else "\n".join(describe(result)))
+    return 0
+
+
 def run_train(args: argparse.Namespace) -> int:
     """Train; progress goes to stderr, the result to stdout."""
     from mbnet_perception.training.recipe import read_recipe
     from mbnet_perception.training.train import train
 
     result = train(read_recipe(args.recipe), args.output, args.resume)
-    print(f"AP {result.ap:.3f}  AP50 {result.ap50:.3f}  checkpoint {args.output / 'last.pt'}")
+    if result:  # of several processes, the first has it
+        print(f"AP {result.ap:.3f}  AP50 {result.ap50:.3f}  checkpoint {args.output / 'last.pt'}")
     return 0
 
 
 def run_export(args: argparse.Namespace) -> int:
     """Write the model file, measure it at each resolution, and list it in the manifest."""
     from mbnet_perception.evaluation.accuracy import measure_model
-    from mbnet_perception.evaluation.dataset import read_coco
     from mbnet_perception.inference.detector import Detector
     from mbnet_perception.inference.models import add_model, find_models_folder
     from mbnet_perception.training.export import export_checkpoint
 
-    dataset = read_coco(args.data)
+    dataset = _read_labels(args.data, args.class_map)
     folder = args.models or find_models_folder()
     model, metadata = export_checkpoint(args.checkpoint, tuple(sorted(args.resolutions)))
     measured = {}
@@ -236,6 +359,43 @@ def run_export(args: argparse.Namespace) -> int:
         measured[resolution] = {"ap": round(result.ap, 4), "ap50": round(result.ap50, 4)}
         print(f"resolution {resolution}: AP {result.ap:.3f}  AP50 {result.ap50:.3f}")
     print(add_model(folder, model, metadata, {"data": args.data.name, "accuracy": measured}))
+    return 0
+
+
+def run_quantize(args: argparse.Namespace) -> int:
+    """Write the int8 file, measure it beside the fp32 one, and list it in the manifest."""
+    from mbnet_perception.evaluation.accuracy import measure_model
+    from mbnet_perception.inference.detector import Detector
+    from mbnet_perception.inference.models import add_model
+    from mbnet_perception.training.quantize import quantize_model, spread_pictures
+
+    if args.pictures < 1:
+        raise CommandError(f"--pictures must be at least 1, got {args.pictures}")
+    origin, model = _read_model(args.model, args)
+    dataset, calibration = (
+        _read_labels(path, args.class_map) for path in (args.data, args.calibration)
+    )
+    count = min(args.pictures, len(calibration.pictures))
+    quantized, metadata = quantize_model(
+        model,
+        spread_pictures(calibration, count),
+        f"{count} pictures of {args.calibration.name}",
+        origin,
+    )
+    measured = {}
+    for resolution in metadata.resolutions:
+        before, after = (
+            measure_model(dataset, Detector(content, resolution, origin=origin))
+            for content in (model, quantized)
+        )
+        measured[resolution] = {"ap": round(after.ap, 4), "ap50": round(after.ap50, 4)}
+        print(
+            f"resolution {resolution}: fp32 AP {before.ap:.3f}  AP50 {before.ap50:.3f}   "
+            f"int8 AP {after.ap:.3f}  AP50 {after.ap50:.3f}   "
+            f"lost AP {before.ap - after.ap:.3f}  AP50 {before.ap50 - after.ap50:.3f}"
+        )
+    figures = {"data": args.data.name, "accuracy": measured}
+    print(add_model(args.models or args.model.parent, quantized, metadata, figures))
     return 0
 
 
@@ -262,6 +422,41 @@ def run_data_bag(args: argparse.Namespace) -> int:
     from mbnet_perception.evaluation.bags import write_pictures
 
     print(f"{write_pictures(args.output, args.data, args.rate)} pictures in {args.output}")
+    return 0
+
+
+def run_data_check(args: argparse.Namespace) -> int:
+    """Print what is in data sets and what is wrong with them; fails if anything must be mended."""
+    from mbnet_perception.evaluation.check import check, describe, draw_sheet
+    from mbnet_perception.evaluation.sources import parse_labels
+
+    datasets = _parse_data(args)
+    against = [parse_labels(path, on_bad="skip") for path in args.against]
+    report = check(datasets, against)
+    print(json.dumps(asdict(report), indent=2) if args.json else "\n".join(describe(report)))
+    if args.sheet:
+        _write_picture(args.sheet, draw_sheet(datasets))
+    return 1 if report.errors else 0
+
+
+def run_data_anchors(args: argparse.Namespace) -> int:
+    """Print how well the default anchor scales and fitted ones cover the objects."""
+    from mbnet_perception.evaluation.anchor_fit import boxes_of, fit_scales, measure_scales
+
+    boxes = boxes_of(_parse_data(args))
+    width, height = args.size
+    fitted = fit_scales(boxes, height, width)
+    fits = {"default": measure_scales(boxes, height, width), "fitted": fitted}
+    if args.json:
+        fits_as_json = {name: asdict(fit) for name, fit in fits.items()}
+        print(json.dumps({"boxes": len(boxes), "input": args.size, **fits_as_json}, indent=2))
+        return 0
+    print(f"{len(boxes)} boxes at an input of {width} x {height}")
+    print(f"{'':8} {'mean IoU':>8} {'recall':>6}   share of the boxes on each map")
+    for name, fit in fits.items():
+        shares = " ".join(f"{share:5.2f}" for share in fit.shares)
+        print(f"{name:8} {fit.mean_iou:8.3f} {fit.recall:6.3f}   {shares}")
+    print(f"anchor_scales: {list(fitted.scales)}")
     return 0
 
 
@@ -333,6 +528,33 @@ def _add(
     return command
 
 
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "labels",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="COCO or BDD100K JSON, VOC folder, YOLO data.yaml; a split may follow, as in "
+        "data.yaml:train",
+    )
+    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    command.add_argument(
+        "--pictures", type=Path, metavar="DIR", help="folder of the pictures, if an unusual one"
+    )
+
+
+def _parse_data(args: argparse.Namespace) -> list[Dataset]:
+    """The data sets of a ``data`` command, in the same classes; what is bad in them is noted."""
+    from mbnet_perception.evaluation.sources import ClassMap, parse_labels, read_class_map
+
+    class_map = read_class_map(args.class_map) if args.class_map else None
+    datasets = []
+    for path in args.labels:
+        datasets.append(parse_labels(path, class_map, args.pictures, "skip"))
+        class_map = class_map or ClassMap(datasets[0].classes, origin=str(path))
+    return datasets
+
+
 def _add_operating_point(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", type=Path, help="model file, in place of an installed one")
     _add_point(command)
@@ -353,19 +575,45 @@ def _add_point(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _read_labels(path: Path, class_map: Path | None) -> Dataset:
+    from mbnet_perception.evaluation.sources import read_class_map, read_labels
+
+    return read_labels(path, read_class_map(class_map) if class_map else None)
+
+
 def _load_detector(args: argparse.Namespace) -> Detector:
     from mbnet_perception.inference.detector import Detector
+
+    origin, model = _read_model(args.model, args)
+    return Detector(model, args.resolution, origin=origin)
+
+
+def _read_model(file: Path | None, args: argparse.Namespace) -> tuple[str, bytes]:
+    """Name and content of a model file, of the installed one where none is given."""
     from mbnet_perception.inference.models import ModelLibrary
 
-    if args.model:
+    if file:
         try:
-            model = args.model.read_bytes()
+            return str(file), file.read_bytes()
         except OSError as error:
-            raise ModelError(f"{args.model}: cannot be read: {error.strerror}") from error
-        return Detector(model, args.resolution, origin=str(args.model))
+            raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
     library = ModelLibrary()
     entry = library.find(OperatingPoint(args.backbone, args.alpha, args.resolution, args.precision))
-    return Detector(library.read(entry), args.resolution, origin=entry.file)
+    return entry.file, library.read(entry)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """Names from an argument like ``rain,fog``."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _severities(text: str) -> tuple[int, ...]:
+    """Severities from an argument like ``3``, ``1,3,5`` or ``1-5``."""
+    levels: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        levels += range(int(first), int(last or first) + 1)
+    return tuple(levels)
 
 
 def _describe(found: Detections, classes: Sequence[str]) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -22,6 +24,9 @@ from torch.utils.data import Sampler
 from mbnet_perception.evaluation.dataset import Dataset, DatasetError, Picture, read_picture
 from mbnet_perception.training.loss import Targets
 
+if TYPE_CHECKING:
+    from mbnet_perception.training.policy import Policy
+
 Image = NDArray[np.uint8]
 
 # Height over width of a batch: cameras are 4:3, most pictures in the public sets are square.
@@ -32,6 +37,8 @@ VISIBLE = 0.4
 SMALLEST = 5.0
 WHOLE_PICTURES = 0.25
 SMALLEST_CROP = 0.35
+# Where the four pictures of a mosaic meet, as shares of its sides.
+MOSAIC_CENTRE = (0.35, 0.65)
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ class BatchSampler(Sampler[list[Draw]]):
 
     ``repeats`` holds how often each picture comes, relative to the others; an epoch has as many
     draws as there are pictures. Where all are alike, each comes once.
+
+    Several processes share out each batch: this one has draw ``rank`` and each ``processes``
+    further. A last batch that does not come out even, or at one picture each, which gives
+    normalisation nothing to go by, is filled up from its start.
+
+    Set ``epoch`` before each pass, and ``skip`` to the number of batches that were had already.
     """
 
     def __init__(
@@ -62,14 +75,24 @@ class BatchSampler(Sampler[list[Draw]]):
         sizes: Sequence[int],
         epochs: int,
         seed: int,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
+        if batch_size % processes or batch_size < 2 * processes:
+            raise ValueError(
+                f"batch_size {batch_size} cannot be shared out to {processes} processes: "
+                "each must have as many, and two at least"
+            )
         self.repeats = repeats
         self.pictures = len(repeats)
         self.batch_size = batch_size
         self.sizes = sorted(sizes)
         self.epochs = epochs
         self.seed = seed
+        self.rank = rank
+        self.processes = processes
         self.epoch = 0
+        self.skip = 0
 
     def __len__(self) -> int:
         return -(-self.pictures // self.batch_size)
@@ -82,61 +105,170 @@ class BatchSampler(Sampler[list[Draw]]):
         progress = self.epoch / max(1, self.epochs - 1)
         sizes = np.array(self.sizes[: 2 + round(progress * len(self.sizes))])
         share = sizes**2 / (sizes**2).sum()
-        for start in range(0, self.pictures, self.batch_size):
+        for batch in range(len(self)):
+            start = batch * self.batch_size
             size = int(rng.choice(sizes, p=share))
             height = round(size * float(rng.choice(ASPECTS)))
-            yield [
+            draws = [
                 Draw(int(i), height, size, (self.seed, self.epoch, start + k))
                 for k, i in enumerate(order[start : start + self.batch_size])
             ]
+            if batch >= self.skip:
+                each = max(2, -(-len(draws) // self.processes))
+                draws = list(islice(cycle(draws), each * self.processes))
+                yield draws[self.rank :: self.processes]
 
 
 class TrainingData(TorchDataset[tuple[Image, Targets]]):
-    """Augmented pictures of several data sets, with their classes mapped by name."""
+    """Augmented pictures of several data sets.
 
-    def __init__(self, sources: Sequence[Dataset], classes: Sequence[str]) -> None:
-        self.classes = tuple(classes)
-        self.pictures: list[tuple[Picture, NDArray[np.int64]]] = []
-        for source in sources:
-            unknown = sorted(set(source.classes) - set(classes))
-            if unknown:
-                raise DatasetError(f"classes {unknown} are not among the model's: {list(classes)}")
-            mapping = np.array([self.classes.index(name) for name in source.classes], np.int64)
-            self.pictures += [(picture, mapping) for picture in source.pictures]
+    Args:
+        sources: Data sets of the same classes, each with how often its pictures come, relative to
+            the others'.
+        policy: What else happens to each picture; it leaves boxes where they are.
+        mosaic: Share of draws that show four pictures at about half size (YOLOv4, arXiv
+            2004.10934, section 3.3). Crops only ever make objects larger; this makes small ones.
+
+    Raises:
+        DatasetError: If there is nothing to learn.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[tuple[Dataset, float]],
+        policy: Policy | None = None,
+        mosaic: float = 0.0,
+    ) -> None:
+        self.classes = sources[0][0].classes
+        assert all(source.classes == self.classes for source, _ in sources)
+        self.policy = policy
+        self.mosaic = mosaic
+        self.pictures = [picture for source, _ in sources for picture in source.pictures]
+        counts = [len(source.pictures) for source, _ in sources]
+        self.weights = np.repeat([weight for _, weight in sources], counts)
+        if not any(len(picture.boxes) for picture in self.pictures):
+            raise DatasetError(
+                f"there is nothing to learn: {len(self)} pictures for training, and no box in them"
+            )
 
     def __len__(self) -> int:
         return len(self.pictures)
 
     def repeat_factors(self, balance: float) -> NDArray[np.float64]:
-        """How often each picture should come so that rare classes do (see ``Recipe.balance``)."""
-        classes_of = [set(mapping[picture.classes]) for picture, mapping in self.pictures]
+        """How often each picture should come: by its source's weight, and so that rare classes do.
+
+        See ``Recipe.balance``.
+        """
+        classes_of = [set(picture.classes.tolist()) for picture in self.pictures]
         count = Counter(k for classes in classes_of for k in classes)
         factor = {k: max(1.0, math.sqrt(balance * len(self) / n)) for k, n in count.items()}
-        return np.array([max((factor[k] for k in classes), default=1.0) for classes in classes_of])
+        repeats = [max((factor[k] for k in classes), default=1.0) for classes in classes_of]
+        return np.array(repeats) * self.weights
+
+    def indices(self, draw: Draw) -> list[int]:
+        """The pictures that a draw shows: one, or the four of a mosaic."""
+        # Random numbers of their own, so that a mosaic changes nothing for the other draws.
+        rng = np.random.default_rng((*draw.seed, 2))
+        if rng.random() >= self.mosaic:
+            return [draw.index]
+        return [draw.index, *rng.integers(len(self), size=3).tolist()]
 
     def __getitem__(self, draw: Draw) -> tuple[Image, Targets]:
-        picture, mapping = self.pictures[draw.index]
         rng = np.random.default_rng(draw.seed)
-        image = cv2.cvtColor(read_picture(picture), cv2.COLOR_BGR2RGB)
-        crop = choose_crop(picture.height, picture.width, draw.height / draw.width, rng)
-        x, y, width, height = crop
-        resized = cv2.resize(
-            image[y : y + height, x : x + width],
-            (draw.width, draw.height),
-            interpolation=cv2.INTER_AREA if width > draw.width else cv2.INTER_LINEAR,
-        )
-        boxes, classes, ignore = crop_boxes(picture, crop, (draw.height, draw.width))
+        height, width = draw.height, draw.width
+        indices = self.indices(draw)
+        if len(indices) == 1:
+            view = self._view(draw.index, height, width, rng)
+        else:
+            x, y = (round(side * rng.uniform(*MOSAIC_CENTRE)) for side in (width, height))
+            corners = [(0, 0, x, y), (x, 0, width, y), (0, y, x, height), (x, y, width, height)]
+            parts = [
+                (self._view(index, y2 - y1, x2 - x1, rng), (x1, y1))
+                for index, (x1, y1, x2, y2) in zip(indices, corners, strict=True)
+            ]
+            view = join_views(parts, height, width)
         if rng.random() < 0.5:
-            resized = cv2.flip(resized, 1)
-            boxes, ignore = mirror_boxes(boxes), mirror_boxes(ignore)
-        countable = np.zeros(len(self.classes), bool)
-        countable[mapping] = picture.verified & picture.exhaustive
-        return shift_colours(np.asarray(resized, np.uint8), rng), Targets(
-            boxes=torch.from_numpy(boxes),
-            classes=torch.from_numpy(mapping[classes]),
-            countable=torch.from_numpy(countable),
-            ignore=torch.from_numpy(ignore),
+            view = view.mirrored()
+        image = shift_colours(view.image, rng)
+        if self.policy:
+            image = self.policy.apply(image, seed=(*draw.seed, 1))
+        return image, Targets(
+            boxes=torch.from_numpy(view.boxes),
+            classes=torch.from_numpy(view.classes),
+            countable=torch.from_numpy(view.countable),
+            ignore=torch.from_numpy(view.ignore),
+            ignored=torch.from_numpy(view.ignored),
         )
+
+    def _view(self, index: int, height: int, width: int, rng: np.random.Generator) -> View:
+        """A random part of a picture, ``height`` x ``width`` pixels large."""
+        picture = self.pictures[index]
+        image = cv2.cvtColor(read_picture(picture), cv2.COLOR_BGR2RGB)
+        crop = choose_crop(picture.height, picture.width, height / width, rng)
+        x, y, crop_width, crop_height = crop
+        resized = cv2.resize(
+            image[y : y + crop_height, x : x + crop_width],
+            (width, height),
+            interpolation=cv2.INTER_AREA if crop_width > width else cv2.INTER_LINEAR,
+        )
+        boxes, classes, ignore = crop_boxes(picture, crop, (height, width))
+        countable = picture.verified & picture.exhaustive
+        ignored = np.ones((len(ignore), len(self.classes)), bool)
+        return View(np.asarray(resized, np.uint8), boxes, classes, countable, ignore, ignored)
+
+
+@dataclass(frozen=True)
+class View:
+    """An input in the making: (height, width, 3) uint8 RGB, the rest as in :class:`Targets`."""
+
+    image: Image
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    countable: NDArray[np.bool_]
+    ignore: NDArray[np.float32]
+    ignored: NDArray[np.bool_]
+
+    def mirrored(self) -> View:
+        """Left to right."""
+        return replace(
+            self,
+            image=np.asarray(cv2.flip(self.image, 1), np.uint8),
+            boxes=mirror_boxes(self.boxes),
+            ignore=mirror_boxes(self.ignore),
+        )
+
+
+def join_views(parts: Sequence[tuple[View, tuple[int, int]]], height: int, width: int) -> View:
+    """Lay views side by side in a ``height`` x ``width`` input.
+
+    What may be counted as absent differs from part to part, so each part is an ignore area for the
+    classes that cannot be counted in it.
+
+    Args:
+        parts: Views, each with the pixel x, y of its upper left corner. They fill the input.
+        height, width: Of the input, pixels.
+    """
+    image = np.empty((height, width, 3), np.uint8)
+    boxes, ignore, ignored = [], [], []
+    for view, (x, y) in parts:
+        h, w = view.image.shape[:2]
+        image[y : y + h, x : x + w] = view.image
+        scale = np.array([w / width, h / height] * 2, np.float32)
+        corner = np.array([x / width, y / height] * 2, np.float32)
+        # Half a pixel more each way: no anchor on the border is to fall between two parts.
+        seam = np.array([-0.5, -0.5, w + 0.5, h + 0.5], np.float32) / [w, h, w, h]
+        boxes.append(view.boxes * scale + corner)
+        areas = np.concatenate([view.ignore, seam[None].astype(np.float32)])
+        ignore.append(areas * scale + corner)
+        ignored += [view.ignored, ~view.countable[None]]
+    return View(
+        image,
+        np.concatenate(boxes),
+        np.concatenate([view.classes for view, _ in parts]),
+        np.ones(len(parts[0][0].countable), bool),
+        np.concatenate(ignore),
+        np.concatenate(ignored),
+    )
 
 
 def collate(samples: Sequence[tuple[Image, Targets]]) -> tuple[Tensor, list[Targets]]:

@@ -17,16 +17,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbnet_perception.core.anchors import (
-    CENTRE_VARIANCE,
-    DEFAULT_SCALES,
-    SIZE_VARIANCE,
-    cell_anchors,
-)
+from mbnet_perception.core.anchors import CENTRE_VARIANCE, SIZE_VARIANCE, cell_anchors
 from mbnet_perception.inference.format import Metadata
+from mbnet_perception.training.checkpoints import TrainingError, read_checkpoint
 from mbnet_perception.training.model import MAX_SIZE_REGRESSION, ConvBlock, SSDLite
-from mbnet_perception.training.recipe import recipe_from
-from mbnet_perception.training.train import read_checkpoint
+from mbnet_perception.training.recipe import Recipe, recipe_from
 
 OPSET = 17  # ONNX Runtime 1.16, the oldest that setup.py admits, reads up to 19
 IR_VERSION = 8
@@ -58,10 +53,8 @@ class _Graph:
         return output
 
 
-def make_onnx(
-    model: SSDLite, metadata: Metadata, scales: tuple[float, ...] = DEFAULT_SCALES
-) -> onnx.ModelProto:
-    """Write a network out.
+def make_onnx(model: SSDLite, metadata: Metadata) -> onnx.ModelProto:
+    """Write a network out, for anchors of the scales that the metadata names.
 
     The file takes ``image``, uint8 (1, height, width, 3) RGB. It gives ``boxes``, float32
     (1, A, 4) xyxy as fractions of the input, not clipped, and ``scores``, float32 (1, A, classes)
@@ -93,7 +86,8 @@ def make_onnx(
     stretch = graph.add("Div", long_side, width_height)
 
     centres, halves, scores = [], [], []
-    for i, (level, shapes) in enumerate(zip(maps, cell_anchors(scales), strict=True)):
+    anchors = cell_anchors(metadata.anchor_scales)
+    for i, (level, shapes) in enumerate(zip(maps, anchors, strict=True)):
         regression = _to_rows(
             graph,
             _add_block(graph, model.box_heads[i], level, f"box_heads.{i}", limits)[0],
@@ -144,22 +138,37 @@ def export_checkpoint(checkpoint: Path, resolutions: tuple[int, ...]) -> tuple[b
     """Make a model file of a checkpoint's averaged weights.
 
     Raises:
-        TrainingError: If the checkpoint cannot be read.
+        TrainingError: If the checkpoint cannot be read, or its weights are of another network than
+            its recipe.
     """
     state = read_checkpoint(checkpoint)
     recipe = recipe_from(state["recipe"], str(checkpoint))
     model = SSDLite(recipe.backbone, recipe.alpha, len(state["classes"]))
-    model.load_state_dict(state["average"])
+    try:
+        model.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{checkpoint}: its weights do not fit its own recipe, {recipe.backbone} alpha "
+            f"{recipe.alpha:g} with {len(state['classes'])} classes; train it again"
+        ) from error
     metadata = Metadata(
         backbone=recipe.backbone,
         alpha=recipe.alpha,
         precision="fp32",
         classes=tuple(state["classes"]),
-        anchor_scales=DEFAULT_SCALES,
+        anchor_scales=recipe.anchor_scales,
         resolutions=resolutions,
-        trained_with=f"{state['epoch']} epochs of {', '.join(recipe.train)}",
+        trained_with=_describe(recipe, state["epoch"]),
     )
     return make_onnx(model.eval(), metadata).SerializeToString(), metadata
+
+
+def _describe(recipe: Recipe, epochs: int) -> str:
+    # The last folder tells data sets apart; those above it are nobody's business in a file that
+    # may be published.
+    data = ", ".join("/".join(source.labels.parts[-2:]) for source in recipe.train)
+    policy = f", policy {Path(recipe.policy).name}" if recipe.policy else ""
+    return f"{epochs} epochs of {data}{policy}"
 
 
 def _add_block(

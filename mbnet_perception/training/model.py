@@ -16,6 +16,10 @@ from mbnet_perception.core.architecture import Block, Conv
 # A regression of 5 units scales a box by e; more is no object, and would overflow in half floats.
 MAX_SIZE_REGRESSION = 20.0
 
+# What torchvision's ImageNet weights are used to: mean and deviation of RGB in 0-1.
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
 # Share of anchors that a new detector calls an object (RetinaNet, arXiv 1708.02002, section 3.3):
 # keeps the sea of empty anchors from swamping the first steps.
 PRIOR = 0.01
@@ -134,6 +138,40 @@ class SSDLite(nn.Module):
             bias = head.convs[-1][0].bias
             assert isinstance(bias, Tensor)
             nn.init.constant_(bias, -math.log(1 / PRIOR - 1))
+
+    def load_backbone(self, blocks: Mapping[str, Tensor]) -> None:
+        """Take over the ``blocks.`` of the state dict of a network of the same backbone and alpha.
+
+        Raises:
+            RuntimeError: If a shape differs.
+        """
+        own = self.state_dict()
+        own.update({name: value for name, value in blocks.items() if name.startswith("blocks.")})
+        self.load_state_dict(own)
+
+    def load_torchvision(self, state: Mapping[str, Tensor]) -> None:
+        """Take over the backbone of torchvision's ``mobilenet_v2``; only alpha 1.0 has its shape.
+
+        Its input is (x - mean) / deviation of RGB in 0-1, ours runs from -1 to 1; the difference
+        goes into the first convolution and its normalisation. Where that convolution pads, it now
+        pads with grey instead of the mean colour.
+
+        Raises:
+            ValueError: If the state dict is of another network.
+            RuntimeError: If this network has another backbone or alpha.
+        """
+        classifier = Classifier("mobilenet_v2")
+        classifier.load_torchvision(state)
+        mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)
+        convolution, norm = classifier.blocks[0].convs[0][:2]
+        assert isinstance(convolution, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        assert norm.running_mean is not None
+        with torch.no_grad():
+            shift = (convolution.weight.sum((2, 3)) * ((0.5 - mean) / deviation)).sum(1)
+            convolution.weight *= (0.5 / deviation)[:, None, None]
+            norm.running_mean -= shift
+        self.load_backbone(classifier.state_dict())
 
     def backbone_maps(self, x: Tensor) -> list[Tensor]:
         """The maps of the backbone, strides 16 and 32."""

@@ -6,15 +6,17 @@ import numpy as np
 import pytest
 import torch
 
-from mbnet_perception.evaluation.dataset import Dataset, DatasetError, Picture
+from mbnet_perception.evaluation.dataset import Dataset, DatasetError, Picture, read_coco
 from mbnet_perception.evaluation.synthetic import write_pictures
 from mbnet_perception.training.data import (
     BatchSampler,
     Draw,
     TrainingData,
+    View,
     choose_crop,
     collate,
     crop_boxes,
+    join_views,
     mirror_boxes,
     shift_colours,
 )
@@ -132,7 +134,7 @@ def test_rare_classes_repeat_by_the_root_of_their_rarity():
         return dataclasses.replace(picture(boxes), classes=np.array(classes, np.int64))
 
     pictures = (of_class(1), of_class(0, 1), *[of_class(0)] * 5, of_class())
-    data = TrainingData([Dataset(("a", "b"), pictures)], ("a", "b"))
+    data = TrainingData([(Dataset(("a", "b"), pictures), 1.0)])
     assert (data.repeat_factors(0.0) == 1).all()
     # b is in 2 of 8 pictures, a in 6: with all shares up to 1 rare, sqrt(8 / 2) and sqrt(8 / 6).
     expected = [2, 2, *[(8 / 6) ** 0.5] * 5, 1]
@@ -143,20 +145,30 @@ def test_samples_carry_what_the_picture_was_looked_for(tmp_path):
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.full((100, 200, 3), (255, 0, 0), np.uint8))  # blue
     source = Dataset(("dog", "cat"), (picture([[20, 20, 80, 80]], path=path),))
-    data = TrainingData([source], ("cat", "bird", "dog"))
+    data = TrainingData([(source, 1.0)])
     image, targets = data[Draw(0, 48, 64, (0, 0, 0))]
     assert image.shape == (48, 64, 3)
     assert image[..., 2].mean() > image[..., 0].mean()  # RGB
-    assert targets.countable.tolist() == [False, False, True]  # the cat is not exhaustive
-    assert set(targets.classes.tolist()) <= {2}
+    assert targets.countable.tolist() == [True, False]  # the cat is not exhaustive
+    assert set(targets.classes.tolist()) <= {0}
     stacked, _ = collate([data[Draw(0, 48, 64, (0, 0, k))] for k in range(3)])
     assert stacked.shape == (3, 48, 64, 3)
     assert stacked.dtype == torch.uint8
 
 
-def test_a_class_that_the_model_lacks_is_named():
-    with pytest.raises(DatasetError, match=r"classes \['cat'\] are not among the model's"):
-        TrainingData([Dataset(("cat",), ())], ("dog",))
+@pytest.mark.parametrize(
+    "pictures", [pytest.param((), id="no pictures"), pytest.param((picture([]),), id="no boxes")]
+)
+def test_data_with_nothing_to_learn_is_refused(pictures):
+    with pytest.raises(DatasetError, match=f"nothing to learn: {len(pictures)} pictures"):
+        TrainingData([(Dataset(("a", "b"), pictures), 1.0)])
+
+
+def test_pictures_of_a_heavier_source_come_more_often():
+    one = Dataset(("a", "b"), (picture([[10, 10, 50, 50]]),))
+    two = Dataset(("a", "b"), (picture([[10, 10, 50, 50]]),) * 2)
+    data = TrainingData([(one, 3.0), (two, 0.5)])
+    assert data.repeat_factors(0.0).tolist() == [3, 0.5, 0.5]
 
 
 def test_boxes_follow_the_pixels_through_augmentation(tmp_path):
@@ -166,7 +178,7 @@ def test_boxes_follow_the_pixels_through_augmentation(tmp_path):
     path = tmp_path / "box.png"
     cv2.imwrite(str(path), image)
     source = picture([[40, 30, 100, 90]], height=120, width=160, path=path)
-    data = TrainingData([Dataset(("a", "b"), (source,))], ("a", "b"))
+    data = TrainingData([(Dataset(("a", "b"), (source,)), 1.0)])
     checked = 0
     for seed in range(40):
         pixels, targets = data[Draw(0, 96, 128, (seed,))]
@@ -182,11 +194,143 @@ def test_boxes_follow_the_pixels_through_augmentation(tmp_path):
     assert checked > 20
 
 
-def test_synthetic_pictures_are_training_data(tmp_path):
-    from mbnet_perception.evaluation.dataset import read_coco
+def grey_view(level, height, width, countable, boxes=(), classes=()):
+    return View(
+        image=np.full((height, width, 3), level, np.uint8),
+        boxes=np.array(boxes, np.float32).reshape(-1, 4),
+        classes=np.array(classes, np.int64),
+        countable=np.array(countable),
+        ignore=np.zeros((0, 4), np.float32),
+        ignored=np.zeros((0, 2), bool),
+    )
 
+
+def test_views_lie_side_by_side_with_what_is_known_of_each():
+    left = grey_view(10, 100, 40, (True, False), [[0.5, 0, 1, 0.5]], [0])
+    right = grey_view(20, 100, 60, (True, True), [[0, 0.25, 0.5, 1]], [1])
+    joined = join_views([(left, (0, 0)), (right, (40, 0))], 100, 100)
+    assert (joined.image[:, :40] == 10).all()
+    assert (joined.image[:, 40:] == 20).all()
+    np.testing.assert_allclose(joined.boxes, [[0.2, 0, 0.4, 0.5], [0.4, 0.25, 0.7, 1]], rtol=1e-6)
+    assert joined.classes.tolist() == [0, 1]
+    # Each part is an area, half a pixel larger each way, for the classes unknown in it.
+    expected = [[-0.005, -0.005, 0.405, 1.005], [0.395, -0.005, 1.005, 1.005]]
+    np.testing.assert_allclose(joined.ignore, expected, rtol=1e-5)
+    assert joined.countable.tolist() == [True, True]
+    assert joined.ignored.tolist() == [[False, True], [False, False]]
+
+
+def boxed_pictures(folder, count):
+    """Pictures that are black but for one white box, which is labelled."""
+    pictures = []
+    for i in range(count):
+        x, y = 10 + 20 * i, 10 + 10 * i
+        image = np.zeros((120, 160, 3), np.uint8)
+        image[y : y + 60, x : x + 50] = 255
+        path = folder / f"{i}.png"
+        cv2.imwrite(str(path), image)
+        pictures.append(
+            picture([[x, y, x + 50, y + 60]], height=120, width=160, path=path),
+        )
+    return Dataset(("a", "b"), tuple(pictures))
+
+
+def test_a_mosaic_shows_four_pictures_with_their_boxes(tmp_path):
+    data = TrainingData([(boxed_pictures(tmp_path, 4), 1.0)], mosaic=1.0)
+    sides, differing = [], []
+    for seed in range(20):
+        draw = Draw(seed % 4, 96, 128, (seed,))
+        assert len(data.indices(draw)) == 4
+        assert data.indices(draw)[0] == draw.index
+        pixels, targets = data[draw]
+        labelled = np.zeros((96, 128), bool)
+        # What a crop left too little of is in an area that is ignored for all classes.
+        partly = targets.ignore[targets.ignored.all(1)]
+        for box in torch.cat([targets.boxes, partly]).numpy() * [128, 96, 128, 96]:
+            x1, y1, x2, y2 = box.round().astype(int)
+            labelled[y1:y2, x1:x2] = True
+        grey = pixels.mean(2)
+        differing.append(((grey > (grey.min() + grey.max()) / 2) != labelled).mean())
+        sides += (targets.boxes[:, 2] - targets.boxes[:, 0]).tolist()
+    assert np.median(differing) < 0.02
+    assert max(differing) < 0.1
+    assert len(sides) > 40  # of 80
+    assert np.median(sides) < 0.3  # of an input; a whole picture's box is 0.31, a crop's is larger
+
+
+def test_the_share_of_mosaics_leaves_other_draws_alone(tmp_path):
+    dataset = boxed_pictures(tmp_path, 2)
+    plain, mixed = (TrainingData([(dataset, 1.0)], mosaic=share) for share in (0.0, 0.4))
+    draws = [Draw(0, 48, 64, (seed,)) for seed in range(30)]
+    mosaics = [draw for draw in draws if len(mixed.indices(draw)) == 4]
+    assert 4 < len(mosaics) < 20
+    assert not any(len(plain.indices(draw)) == 4 for draw in draws)
+    others = [draw for draw in draws if draw not in mosaics]
+    assert all((plain[draw][0] == mixed[draw][0]).all() for draw in others)
+
+
+class Negative:
+    """Stands for a policy, and tells what it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def apply(self, image, seed):
+        self.given.append((image, seed))
+        return 255 - image
+
+
+def test_the_policy_has_the_last_word_on_pixels(tmp_path):
+    dataset, policy = boxed_pictures(tmp_path, 1), Negative()
+    draw = Draw(0, 48, 64, (7, 0, 3))
+    before, targets = TrainingData([(dataset, 1.0)])[draw]
+    after, same_targets = TrainingData([(dataset, 1.0)], policy)[draw]
+    np.testing.assert_array_equal(after, 255 - before)
+    assert policy.given[0][1] == (7, 0, 3, 1)
+    torch.testing.assert_close(targets.boxes, same_targets.boxes)
+
+
+def test_processes_share_out_each_batch():
+    def sampler(**of):
+        return BatchSampler(np.ones(12), 4, (32, 64), epochs=3, seed=1, **of)
+
+    whole = list(sampler())
+    shares = [list(sampler(rank=rank, processes=2)) for rank in (0, 1)]
+    for batch, first, second in zip(whole, *shares, strict=True):
+        assert [len(first), len(second)] == [len(batch) / 2] * 2
+        assert sorted(first + second, key=batch.index) == batch
+
+
+def test_a_last_batch_that_comes_out_uneven_is_filled_up():
+    samplers = [BatchSampler(np.ones(7), 4, (32,), 1, 0, rank, 2) for rank in range(2)]
+    first, second = (list(sampler)[-1] for sampler in samplers)
+    assert [len(first), len(second)] == [2, 2]
+    assert len({draw.index for draw in first + second}) == 3
+    assert second[1] == first[0]
+
+
+def test_a_last_batch_of_one_is_filled_up():
+    *_, last = BatchSampler(np.ones(5), 4, (32,), 1, 0)
+    assert len(last) == 2
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize(("batch_size", "processes"), [(4, 3), (4, 4), (1, 1)])
+def test_a_batch_that_cannot_be_shared_out_is_refused(batch_size, processes):
+    message = f"batch_size {batch_size} cannot be shared out to {processes} processes"
+    with pytest.raises(ValueError, match=message):
+        BatchSampler(np.ones(5), batch_size, (32,), 1, 0, processes=processes)
+
+
+def test_batches_that_were_had_are_skipped():
+    sampler = BatchSampler(np.ones(10), 3, (32, 64), epochs=3, seed=1)
+    whole = list(sampler)
+    sampler.skip = 3
+    assert list(sampler) == whole[3:]
+
+
+def test_synthetic_pictures_are_training_data(tmp_path):
     dataset = read_coco(write_pictures(tmp_path, 2, size=(96, 72)))
-    data = TrainingData([dataset], dataset.classes)
+    data = TrainingData([(dataset, 1.0)])
     _, targets = data[Draw(1, 60, 80, (0,))]
     assert targets.countable.all()
-    assert dataclasses.is_dataclass(targets)

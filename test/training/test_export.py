@@ -1,3 +1,6 @@
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -5,12 +8,16 @@ import pytest
 import torch
 
 from mbnet_perception.core.anchors import DEFAULT_SCALES, make_anchors
+from mbnet_perception.evaluation.sources import Source
 from mbnet_perception.inference.detector import make_session
 from mbnet_perception.inference.format import Metadata, metadata_from
-from mbnet_perception.training.export import make_onnx
+from mbnet_perception.training.checkpoints import TrainingError, save_checkpoint
+from mbnet_perception.training.export import export_checkpoint, make_onnx
 from mbnet_perception.training.model import SSDLite, decode_boxes
+from mbnet_perception.training.recipe import Recipe
 from mbnet_perception.training.train import to_input
 
+OTHER_SCALES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.6)
 CLASSES = ("car", "person", "cone")
 SIZES = [
     pytest.param((240, 320), id="4:3"),
@@ -78,3 +85,80 @@ def test_limits_of_relu6_are_constants_and_normalisation_is_folded(content):
     assert clips
     assert all(set(node.input[1:]) <= constants for node in clips)
     assert not any(node.op_type == "BatchNormalization" for node in graph.node)
+
+
+def anchors_of(content, size):
+    """What a file says when its network regresses nothing: the anchors themselves, (A, 4) xyxy."""
+    boxes, _ = make_session(content, size, 1, "test").run(
+        None, {"image": np.zeros((1, *size, 3), np.uint8)}
+    )
+    return boxes[0]
+
+
+@pytest.fixture
+def silent():
+    """A network whose regressions are all nought."""
+    model = SSDLite("mobilenet_v2", 0.1, len(CLASSES)).eval()
+    for head in model.box_heads:
+        torch.nn.init.zeros_(head.convs[-1][0].weight)
+        torch.nn.init.zeros_(head.convs[-1][0].bias)
+    return model
+
+
+def assert_anchors_are(content, scales, size=(96, 128)):
+    anchors = make_anchors(*size, scales)
+    corners = np.concatenate(
+        [anchors[:, :2] - anchors[:, 2:] / 2, anchors[:, :2] + anchors[:, 2:] / 2], axis=1
+    )
+    np.testing.assert_allclose(anchors_of(content, size), corners, atol=1e-5)
+
+
+def test_anchors_have_the_scales_that_the_file_names(silent):
+    described = dataclasses.replace(metadata(), alpha=0.1, anchor_scales=OTHER_SCALES)
+    assert_anchors_are(make_onnx(silent, described).SerializeToString(), OTHER_SCALES)
+
+
+@pytest.fixture
+def checkpoint(silent, tmp_path):
+    recipe = Recipe(
+        train=(Source(Path("/home/somebody/data/town/train.json")), Source(Path("rain.json"))),
+        validation="val.json",
+        alpha=0.1,
+        anchor_scales=OTHER_SCALES,
+        policy="config/training/policies/both.yaml",
+    )
+    state = {
+        "recipe": recipe.as_dict(),
+        "classes": list(CLASSES),
+        "epoch": 7,
+        "model": {},
+        "average": silent.state_dict(),
+        "optimizer": {},
+    }
+
+    def save(**changes):
+        save_checkpoint(state | changes, tmp_path / "last.pt")
+        return tmp_path / "last.pt"
+
+    return save
+
+
+def test_a_checkpoint_becomes_a_model_with_its_own_anchors(checkpoint):
+    content, described = export_checkpoint(checkpoint(), (96, 128))
+    assert described == Metadata(
+        "mobilenet_v2",
+        0.1,
+        "fp32",
+        CLASSES,
+        OTHER_SCALES,
+        (96, 128),
+        # Where on the trainer's disk the data lay stays out of a file that may be published.
+        "7 epochs of town/train.json, rain.json, policy both.yaml",
+    )
+    assert_anchors_are(content, OTHER_SCALES)
+
+
+def test_weights_of_another_network_are_refused(checkpoint):
+    other = SSDLite("mobilenet_v2", 0.1, 5).state_dict()
+    with pytest.raises(TrainingError, match=r"last\.pt: its weights do not fit .* with 3 classes"):
+        export_checkpoint(checkpoint(average=other), (96,))

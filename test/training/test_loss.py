@@ -2,7 +2,7 @@ import math
 
 import torch
 
-from mbnet_perception.training.loss import Targets, detection_loss, match_anchors
+from mbnet_perception.training.loss import Targets, detection_loss, make_answers, match_anchors
 
 # Four anchors in a row, a quarter of the width each, half the height.
 ANCHORS = torch.tensor([[0.125 + 0.25 * i, 0.5, 0.25, 0.5] for i in range(4)])
@@ -10,15 +10,21 @@ CORNERS = torch.cat((ANCHORS[:, :2] - ANCHORS[:, 2:] / 2, ANCHORS[:, :2] + ANCHO
 EMPTY = torch.zeros(0, 4)
 
 
-def target(boxes=EMPTY, classes=(), countable=(True, True), ignore=EMPTY):
-    return Targets(boxes, torch.tensor(classes, dtype=torch.int64), torch.tensor(countable), ignore)
+def target(boxes=EMPTY, classes=(), countable=(True, True), ignore=EMPTY, ignored=(True, True)):
+    return Targets(
+        boxes,
+        torch.tensor(classes, dtype=torch.int64),
+        torch.tensor(countable),
+        ignore,
+        torch.tensor([ignored] * len(ignore)).reshape(-1, 2),
+    )
 
 
 def losses(targets, logit=0.0, regressions=None):
     logits = torch.full((len(targets), 4, 2), logit)
     if regressions is None:
         regressions = torch.zeros(len(targets), 4, 4)
-    return detection_loss(regressions, logits, ANCHORS, targets)
+    return detection_loss(regressions, logits, ANCHORS, make_answers(ANCHORS, targets))
 
 
 def test_no_objects_match_nothing():
@@ -65,6 +71,12 @@ def test_anchors_centred_in_an_ignore_area_cost_nothing():
     left_half = torch.tensor([[0.0, 0.0, 0.5, 1.0]])
     score, _ = losses([target(ignore=left_half)])
     assert math.isclose(score.item(), 4 * 0.5 * 0.25 * math.log(2), rel_tol=1e-5)
+
+
+def test_an_area_may_be_unknown_for_one_class_alone():
+    left_half = torch.tensor([[0.0, 0.0, 0.5, 1.0]])
+    score, _ = losses([target(ignore=left_half, ignored=(False, True))])
+    assert math.isclose(score.item(), 6 * 0.5 * 0.25 * math.log(2), rel_tol=1e-5)
 
 
 def test_an_object_in_an_ignore_area_is_still_wanted():
