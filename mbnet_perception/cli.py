@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = _add(commands, "evaluate", run_evaluate, "measure models on labelled pictures")
     command.add_argument("--data", type=Path, required=True, help="labels to measure on")
-    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    _add_reading(command)
     command.add_argument(
         "--model",
         type=Path,
@@ -137,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data", type=Path, required=True, help="labels that each resolution is tested on"
     )
-    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    _add_reading(command)
     command.add_argument("--models", type=Path, help="folder to add it to (the installed one)")
     command.add_argument(
         "--resolutions",
@@ -159,7 +159,10 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data", type=Path, required=True, help="labels to measure both models on"
     )
-    command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
+    command.add_argument(
+        "--calibration-folder", type=Path, metavar="DIR", help="of the pictures to calibrate on"
+    )
+    _add_reading(command)
     command.add_argument("--models", type=Path, help="folder to add it to (the model's own)")
 
     command = _add(commands, "synth-bag", run_synth_bag, "write a bag of a synthetic drive")
@@ -288,7 +291,7 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from mbnet_perception.inference.detector import Detector
 
     models = [_read_model(file, args) for file in args.model or [None]]
-    dataset = _read_labels(args.data, args.class_map)
+    dataset = _read_labels(args.data, args.class_map, args.pictures_folder)
     asked = args.weather or args.corruptions or args.report or args.bootstrap is not None
     if asked or len(models) > 1:
         return _evaluate_robustness(args, dataset, models)
@@ -350,7 +353,7 @@ def run_export(args: argparse.Namespace) -> int:
     from mbnet_perception.inference.models import add_model, find_models_folder
     from mbnet_perception.training.export import export_checkpoint
 
-    dataset = _read_labels(args.data, args.class_map)
+    dataset = _read_labels(args.data, args.class_map, args.pictures_folder)
     folder = args.models or find_models_folder()
     model, metadata = export_checkpoint(args.checkpoint, tuple(sorted(args.resolutions)))
     measured = {}
@@ -372,9 +375,8 @@ def run_quantize(args: argparse.Namespace) -> int:
     if args.pictures < 1:
         raise CommandError(f"--pictures must be at least 1, got {args.pictures}")
     origin, model = _read_model(args.model, args)
-    dataset, calibration = (
-        _read_labels(path, args.class_map) for path in (args.data, args.calibration)
-    )
+    dataset = _read_labels(args.data, args.class_map, args.pictures_folder)
+    calibration = _read_labels(args.calibration, args.class_map, args.calibration_folder)
     count = min(args.pictures, len(calibration.pictures))
     quantized, metadata = quantize_model(
         model,
@@ -537,9 +539,13 @@ def _add_data(command: argparse.ArgumentParser) -> None:
         help="COCO or BDD100K JSON, VOC folder, YOLO data.yaml; a split may follow, as in "
         "data.yaml:train",
     )
+    _add_reading(command)
+
+
+def _add_reading(command: argparse.ArgumentParser) -> None:
     command.add_argument("--class-map", type=Path, metavar="FILE", help="YAML with the classes")
     command.add_argument(
-        "--pictures", type=Path, metavar="DIR", help="folder of the pictures, if an unusual one"
+        "--pictures-folder", type=Path, metavar="DIR", help="of the pictures, if an unusual one"
     )
 
 
@@ -550,7 +556,7 @@ def _parse_data(args: argparse.Namespace) -> list[Dataset]:
     class_map = read_class_map(args.class_map) if args.class_map else None
     datasets = []
     for path in args.labels:
-        datasets.append(parse_labels(path, class_map, args.pictures, "skip"))
+        datasets.append(parse_labels(path, class_map, args.pictures_folder, "skip"))
         class_map = class_map or ClassMap(datasets[0].classes, origin=str(path))
     return datasets
 
@@ -575,10 +581,10 @@ def _add_point(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _read_labels(path: Path, class_map: Path | None) -> Dataset:
+def _read_labels(path: Path, class_map: Path | None, pictures: Path | None) -> Dataset:
     from mbnet_perception.evaluation.sources import read_class_map, read_labels
 
-    return read_labels(path, read_class_map(class_map) if class_map else None)
+    return read_labels(path, read_class_map(class_map) if class_map else None, pictures)
 
 
 def _load_detector(args: argparse.Namespace) -> Detector:

@@ -174,6 +174,18 @@ def test_evaluate_gives_a_table(mbnet, labels, perfect_model):
     assert mean == ["mean", "1.000", "1.000"]
 
 
+def test_evaluate_takes_labels_that_lie_apart_from_their_pictures(
+    mbnet, labels, perfect_model, tmp_path
+):
+    apart = tmp_path / "annotations" / "labels.json"
+    apart.parent.mkdir()
+    apart.write_bytes(labels.read_bytes())
+    command = ["evaluate", "--data", apart, "--model", perfect_model, "--resolution", 64]
+    assert mbnet(*command)[0] == 1
+    status, out, _ = mbnet(*command, "--pictures-folder", labels.parent)
+    assert (status, out.split()[-3:]) == (0, ["mean", "1.000", "1.000"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
