@@ -1,6 +1,7 @@
 import os
 import resource
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,26 +81,33 @@ def test_a_checkpoint_runs_nothing(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.fixture
+@contextmanager
 def little_room():
-    """No file of this process may grow beyond 10 kB, as on a disk that is about to be full."""
+    """No file of this process may grow beyond 10 kB, as on a disk that is about to be full.
+
+    Not for a whole test: pytest's own output may be a longer file.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, little_room):
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
     path = tmp_path / "last.pt"
     save_checkpoint({"value": 1}, path)
-    with pytest.raises(TrainingError, match=r"last\.pt: cannot be saved.*previous one is whole"):
+    message = r"last\.pt: cannot be saved.*previous one is whole"
+    with pytest.raises(TrainingError, match=message), little_room():
         save_checkpoint({"value": torch.zeros(100_000)}, path)
     assert torch.load(path, weights_only=True) == {"value": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
-def test_a_full_disk_at_the_first_checkpoint_leaves_nothing(tmp_path, little_room):
-    with pytest.raises(TrainingError, match=r"no previous one\. Make room .* --resume"):
+def test_a_full_disk_at_the_first_checkpoint_leaves_nothing(tmp_path):
+    message = r"no previous one\. Make room .* --resume"
+    with pytest.raises(TrainingError, match=message), little_room():
         save_checkpoint({"value": torch.zeros(100_000)}, tmp_path / "last.pt")
     assert not list(tmp_path.iterdir())
 
