@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbnet_perception.core.detections import Detections, Selection
+from mbnet_perception.core.images import SUFFIXES
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import OperatingPoint
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from mbnet_perception.evaluation.dataset import Dataset
     from mbnet_perception.inference.detector import Detector
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
 
 
@@ -269,10 +269,10 @@ def run_detect(args: argparse.Namespace) -> int:
         return 0
     files = [source]
     if source.is_dir():
-        files = sorted(f for f in source.iterdir() if f.suffix.lower() in PICTURES)
+        files = sorted(f for f in source.iterdir() if f.suffix.lower() in SUFFIXES)
         output.mkdir(parents=True, exist_ok=True)
         if not files:
-            raise CommandError(f"{source} holds no pictures ({', '.join(sorted(PICTURES))})")
+            raise CommandError(f"{source} holds no pictures ({', '.join(sorted(SUFFIXES))})")
     failed = 0
     for file in files:
         target = output / file.name if output.is_dir() else output
@@ -359,7 +359,7 @@ def run_export(args: argparse.Namespace) -> int:
     measured = {}
     for resolution in metadata.resolutions:
         result = measure_model(dataset, Detector(model, resolution, origin=str(args.checkpoint)))
-        measured[resolution] = {"ap": round(result.ap, 4), "ap50": round(result.ap50, 4)}
+        measured[resolution] = result.rounded()
         print(f"resolution {resolution}: AP {result.ap:.3f}  AP50 {result.ap50:.3f}")
     print(add_model(folder, model, metadata, {"data": args.data.name, "accuracy": measured}))
     return 0
@@ -390,7 +390,7 @@ def run_quantize(args: argparse.Namespace) -> int:
             measure_model(dataset, Detector(content, resolution, origin=origin))
             for content in (model, quantized)
         )
-        measured[resolution] = {"ap": round(after.ap, 4), "ap50": round(after.ap50, 4)}
+        measured[resolution] = after.rounded()
         print(
             f"resolution {resolution}: fp32 AP {before.ap:.3f}  AP50 {before.ap50:.3f}   "
             f"int8 AP {after.ap:.3f}  AP50 {after.ap50:.3f}   "
@@ -629,7 +629,7 @@ def _describe(found: Detections, classes: Sequence[str]) -> str:
 
 def _write_picture(path: Path, image: NDArray[np.uint8]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix.lower() not in PICTURES or not cv2.imwrite(str(path), image):
+    if path.suffix.lower() not in SUFFIXES or not cv2.imwrite(str(path), image):
         raise CommandError(f"{path} cannot be written; it should end in .jpg or .png")
 
 

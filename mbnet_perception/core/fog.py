@@ -145,9 +145,9 @@ def usable_airlight(image: Image, airlight: Light | None) -> Light:
     return light
 
 
-def random_stream(seed: int, purpose: int) -> np.random.Generator:
-    """Random numbers of their own for each purpose of a seed, which may be any integer."""
-    return np.random.default_rng([operator.index(seed) & 0xFFFFFFFFFFFFFFFF, purpose])
+def random_stream(*words: int) -> np.random.Generator:
+    """Random numbers of their own for each purpose of a seed: words are any integers."""
+    return np.random.default_rng([operator.index(word) & 0xFFFFFFFFFFFFFFFF for word in words])
 
 
 def _density(shape_hw: tuple[int, int], seed: int, time: float, patchiness: float) -> Light:

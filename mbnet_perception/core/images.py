@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -15,6 +16,9 @@ Order = Literal["bgr", "rgb", "bgra", "rgba", "grey"]
 
 MAX_PIXELS = 1 << 25
 """8K video fits. A damaged header may claim gigabytes, which a small computer has not."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Of picture files, as users have them."""
 
 JPEG_START = b"\xff\xd8"
 JPEG_END = b"\xff\xd9"
@@ -274,17 +278,30 @@ def picture_from_compressed(data: Bytes, format: str = "", long_side: int = 0) -
     return Picture(np.asarray(decoded, np.uint8), "bgr", height, width)
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height from a JPEG's frame header, None where there is none (ITU T.81, B.2.2)."""
+def jpeg_segments(content: bytes) -> Iterator[tuple[int, int]]:
+    """Marker and position of each segment of a JPEG, one behind the other (ITU T.81, B.1.1).
+
+    Stops where the next one should begin and does not, as behind the header of a scan.
+    """
     at = len(JPEG_START)
     while at + 9 <= len(content) and content[at] == 0xFF:
         marker = content[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        # SOF0 to SOF15, among which are the tables DHT, JPG and DAC.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(content[at + 5 : at + 7], "big")
-            return int.from_bytes(content[at + 7 : at + 9], "big"), height
+        yield marker, at
         at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
-    return None
+
+
+def jpeg_frame_size(content: bytes, marker: int, at: int) -> tuple[int, int] | None:
+    """Width and height that a segment tells, None if it is no frame header (ITU T.81, B.2.2)."""
+    # SOF0 to SOF15, among which are the tables DHT, JPG and DAC.
+    if not 0xC0 <= marker <= 0xCF or marker in (0xC4, 0xC8, 0xCC):
+        return None
+    height = int.from_bytes(content[at + 5 : at + 7], "big")
+    return int.from_bytes(content[at + 7 : at + 9], "big"), height
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int] | None:
+    sizes = (jpeg_frame_size(content, marker, at) for marker, at in jpeg_segments(content))
+    return next((size for size in sizes if size), None)

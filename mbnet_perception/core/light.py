@@ -36,14 +36,19 @@ def to_picture(light: Light, picture: Image) -> None:
     cv2.convertScaleAbs(light, picture, alpha=255)
 
 
-def strips(image: Image) -> Iterator[slice]:
+def strips(image: Image | Light, pixels: int = _STRIP_PIXELS, block: int = 1) -> Iterator[slice]:
     """The rows of a picture in strips small enough for the processor's cache.
 
     Light needs four times a picture's memory. A few whole pictures of it, fresh from the system
     for every frame, take longer to get than to fill.
+
+    Args:
+        image: (H, W, ...).
+        pixels: Of a strip, about.
+        block: All strips but the last have a multiple of so many rows.
     """
     height, width = image.shape[:2]
-    rows = max(1, _STRIP_PIXELS // width)
+    rows = max(1, pixels // width // block) * block
     for top in range(0, height, rows):
         yield slice(top, min(top + rows, height))
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mbnet_perception.core.fog import usable_depth
-from mbnet_perception.core.light import Image, Light, check_picture
+from mbnet_perception.core.fog import random_stream, usable_depth
+from mbnet_perception.core.light import Image, Light, check_picture, strips
 from mbnet_perception.core.road_depth import HORIZON, estimate_road_depth
 from mbnet_perception.core.severity import at_severity
 
@@ -92,7 +91,7 @@ _XYZ_TO_RGB = np.array(
 _LINEAR_TABLE = _LINEAR.astype(np.float32)
 _SHARE_TABLE = (np.arange(256) / 255).astype(np.float32)
 _BLOCK = 4
-_STRIP_PIXELS = 16_384
+_strips = partial(strips, pixels=16_384, block=_BLOCK)
 
 
 def night_illuminance(severity: float) -> float:
@@ -173,7 +172,7 @@ def night_light(image: Image, night: Night, seed: int) -> NightLight:
         night: The light in lux, and the camera.
         seed: Decides the colours of the lamps.
     """
-    rng = _rng(seed, 0x417)
+    rng = random_stream(seed, 0x417)
     mean = _LINEAR[image[::4, ::4]].mean(axis=(0, 1)) @ _LUMINANCE
     brightness = min(max(float(mean), 1e-4) / MEAN_BY_DAY, 1.0)
     spared = brightness**-SPARED
@@ -211,7 +210,7 @@ def light_by_night(image: Image, lighting: NightLight, depth: Light | None = Non
     lamps = _find_lamps(image, 1 - 1 / lighting.spared)
     glow = None if lamps is None else _bloom(image, lamps, BLOOM / lighting.spared)
     light = np.empty(image.shape, np.float32)
-    for rows in _strips(image.shape):
+    for rows in _strips(image):
         shares = [
             beam[rows] * np.float32(own) + np.float32(around)
             for own, around in zip(lighting.headlamps, lighting.around, strict=True)
@@ -246,7 +245,7 @@ def add_headlamp_glow(light: Light, lighting: NightLight, reflectance: Light) ->
     """
     beam = _beam_in_air(*light.shape[:2])
     colour = lighting.headlamps / lighting.spared
-    for rows in _strips(light.shape):
+    for rows in _strips(light):
         glow = reflectance[rows] * beam[rows]
         light[rows] += cv2.merge([glow * np.float32(share) for share in colour])
 
@@ -271,9 +270,9 @@ def expose(light: Light, gain: float, seed: int, frame: int = 0, *, growth: floa
     # distribution of the same variance stands here, as it is scaled from stored grains.
     electron = np.float32(gain / FULL_WELL)
     grains = _grains()
-    start = int(_rng(seed, 0x6A1, frame).integers(len(grains)))
+    start = int(random_stream(seed, 0x6A1, frame).integers(len(grains)))
     picture = np.empty(light.shape, np.uint8)
-    for rows in _strips(light.shape):
+    for rows in _strips(light):
         part = _blurred(light, rows, growth)
         noise = part * electron
         noise += np.float32((electron * READ_NOISE) ** 2)
@@ -296,7 +295,7 @@ def to_srgb(light: Light, *, growth: float = 0.0) -> Image:
     What exceeds 0 to 1 is clipped; there is motion blur as in `expose`.
     """
     picture = np.empty(light.shape, np.uint8)
-    for rows in _strips(light.shape):
+    for rows in _strips(light):
         part = _blurred(light, rows, growth)
         picture[rows] = _encoded(part, np.zeros_like(part))
     return picture
@@ -320,18 +319,6 @@ def light_colour(kelvin: float) -> NDArray[np.float64]:
         y = ((3.0817580 * x - 5.87338670) * x + 3.75112997) * x - 0.37001483
     rgb = np.sqrt(np.maximum(_XYZ_TO_RGB @ [x / y, 1, (1 - x - y) / y], 0.01))
     return np.asarray(rgb / (_LUMINANCE @ rgb))
-
-
-def _strips(shape: tuple[int, ...]) -> Iterator[slice]:
-    """The rows of a picture in strips that fit the cache; all but the last a multiple of `_BLOCK`.
-
-    Whole pictures of linear light for each step would take longer to get from the system than to
-    fill.
-    """
-    height, width = shape[:2]
-    rows = max(1, _STRIP_PIXELS // width // _BLOCK) * _BLOCK
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
 
 
 def _dark_sky(image: Image, rows: slice, share: float) -> Light:
@@ -438,7 +425,7 @@ def _bloom(image: Image, lamps: Image, share: float) -> Light:
     height, width = lamps.shape
     small = (-(-height // _BLOCK), -(-width // _BLOCK))
     shining = np.zeros((*small, 3), np.float32)
-    for rows in _strips(image.shape):
+    for rows in _strips(image):
         if cv2.countNonZero(lamps[rows]) == 0:
             continue
         alight = np.asarray(cv2.LUT(lamps[rows], _SHARE_TABLE), np.float32)[..., None]
@@ -476,10 +463,6 @@ def _blurred(light: Light, rows: slice, growth: float) -> Light:
     before, after = moments
     cv2.addWeighted(before, 1 / 3, after, 1 / 3, 0, before)
     return np.asarray(cv2.scaleAdd(sharp, 1 / 3, before, before), np.float32)
-
-
-def _rng(*words: int) -> np.random.Generator:
-    return np.random.default_rng([int(word) & 0xFFFFFFFFFFFFFFFF for word in words])
 
 
 @lru_cache(maxsize=1)

@@ -106,6 +106,7 @@ def add_rain(
     speed: float = OWN_SPEED,
     depth: NDArray[np.float32] | None = None,
     airlight: Light | None = None,
+    streaks: Image | None = None,
 ) -> Image:
     """Let it rain over a picture: a wet road, a veil, streaks of near drops, drops on the lens.
 
@@ -122,6 +123,7 @@ def add_rain(
         speed: Metres in a second that the camera drives.
         depth: (H, W) metres, 0 to infinity; without it `estimate_road_depth`'s.
         airlight: (3,) RGB linear light, 0 to 1; without it `estimate_airlight`'s.
+        streaks: What `rain_streaks` makes of the same arguments, where that was asked already.
 
     Returns:
         (H, W, 3) uint8 RGB, the same for the same arguments.
@@ -135,7 +137,8 @@ def add_rain(
     if not math.isfinite(time):
         raise ValueError(f"time must be a finite number of seconds, got {time!r}")
     passed = cv2.exp(usable_depth(image, depth) * np.float32(-_SPRAY * rain_extinction(rate)))
-    streaks = rain_streaks(image.shape[:2], rate, seed, time, exposure=exposure, speed=speed)
+    if streaks is None:
+        streaks = rain_streaks(image.shape[:2], rate, seed, time, exposure=exposure, speed=speed)
     passed = cv2.multiply(passed, 255 - streaks, scale=1 / 255, dtype=cv2.CV_32F)
     airlight = usable_airlight(image, airlight)
     rainy = veil(_wet(image, rate), np.asarray(passed, np.float32), airlight)

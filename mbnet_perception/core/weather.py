@@ -103,11 +103,11 @@ def apply_weather(
         back = np.asarray(cv2.exp(lit * np.float32(-2 * KOSCHMIEDER / visibility)), np.float32)
         reflectance = FOG_REFLECTANCE * (1 - back)
     else:
-        rain, exposure = rain_rate(severity), night.exposure
+        rain = rain_rate(severity)
+        streaks = rain_streaks(image.shape[:2], rain, seed, time, exposure=night.exposure)
         picture = add_rain(
-            picture, rain, seed, time, exposure=exposure, depth=depth, airlight=airlight
+            picture, rain, seed, time, depth=depth, airlight=airlight, streaks=streaks
         )
-        streaks = rain_streaks(image.shape[:2], rain, seed, time, exposure=exposure)
         reflectance = streaks * np.float32(DROP_REFLECTANCE / 255)
     light = from_srgb(picture)
     add_headlamp_glow(light, lighting, reflectance)

@@ -46,6 +46,10 @@ class Result:
     ap50: float
     classes: dict[str, ClassResult]
 
+    def rounded(self) -> dict[str, float]:
+        """The means as logs and the manifest hold them."""
+        return {"ap": round(self.ap, 4), "ap50": round(self.ap50, 4)}
+
 
 @dataclass(frozen=True)
 class Matches:

@@ -20,11 +20,10 @@ from mbnet_perception.evaluation.dataset import (
     Dataset,
     DatasetError,
     Picture,
-    check_size,
+    decode_picture,
     read_bytes,
     read_picture,
 )
-from mbnet_perception.evaluation.picture_file import PictureFileError, decode
 
 # Side of a difference hash in bits, and in how many of its 256 bits nearly equal pictures differ
 # at most. Among 9,207 driving pictures the pairs up to 25 that were looked at were of one scene;
@@ -236,10 +235,7 @@ def _look_at(
     def look(picture: Picture) -> Fingerprint | str:
         try:
             content = read_bytes(picture.path)
-            image = decode(content)
-            check_size(picture, image.shape[0], image.shape[1])
-        except PictureFileError as error:
-            return f"{picture.path}: {error}"
+            image = decode_picture(picture, content)
         except DatasetError as error:
             return str(error)
         return Fingerprint(hashlib.blake2b(content).digest(), difference_hash(image))

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from mbnet_perception.evaluation.picture_file import PictureFileError, decode, picture_size
@@ -138,6 +139,18 @@ def read_json(path: Path) -> Any:
         raise DatasetError(f"{path}: expected JSON: {error}") from error
 
 
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        DatasetError: If it cannot be read, or is no YAML.
+    """
+    try:
+        return yaml.safe_load(read_text(path))
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path}: expected YAML: {error}") from error
+
+
 def read_text(path: Path) -> str:
     """What a text file holds.
 
@@ -159,8 +172,13 @@ def read_picture(picture: Picture) -> NDArray[np.uint8]:
         DatasetError: If it is missing, truncated or cannot be decoded, or its size is not the one
             that its labels are for.
     """
+    return decode_picture(picture, read_bytes(picture.path))
+
+
+def decode_picture(picture: Picture, content: bytes) -> NDArray[np.uint8]:
+    """Like :func:`read_picture`, of a file's content that was read already."""
     try:
-        image = decode(read_bytes(picture.path))
+        image = decode(content)
     except PictureFileError as error:
         raise DatasetError(f"{picture.path}: {error}") from error
     check_size(picture, image.shape[0], image.shape[1])

@@ -18,6 +18,7 @@ from mbnet_perception.evaluation.robustness import (
     Condition,
     Robustness,
     degrade,
+    rows_by_name,
 )
 from mbnet_perception.inference.detector import Detector
 
@@ -66,8 +67,7 @@ def worst_misses(dataset: Dataset, result: Robustness, count: int = 3) -> dict[s
     )
     area = np.concatenate([_shares(picture) for picture in dataset.pictures])
     misses: dict[str, list[Miss]] = {}
-    for name in dict.fromkeys(condition.name for condition in result.conditions):
-        rows = [n for n, condition in enumerate(result.conditions) if condition.name == name]
+    for name, rows in rows_by_name(result.conditions).items():
         lost = ~found[:, rows]
         if name != CLEAR.name:
             lost &= found[:, :1]

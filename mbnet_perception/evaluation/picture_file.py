@@ -12,9 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mbnet_perception.core.images import JPEG_END, JPEG_START, PNG_END, PNG_START
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+from mbnet_perception.core.images import (
+    JPEG_END,
+    JPEG_START,
+    PNG_END,
+    PNG_START,
+    jpeg_frame_size,
+    jpeg_segments,
+)
 
 
 class PictureFileError(ValueError):
@@ -72,12 +77,7 @@ def _jpeg_header(content: bytes) -> _JpegHeader:
     """
     size = None
     has_exif = False
-    at = len(JPEG_START)
-    while at + 9 <= len(content) and content[at] == 0xFF:
-        marker = content[at + 1]
-        if marker == 0xFF:  # fill byte
-            at += 1
-            continue
+    for marker, at in jpeg_segments(content):
         if marker == 0xDA:  # start of scan
             if size is None:
                 break
@@ -85,13 +85,10 @@ def _jpeg_header(content: bytes) -> _JpegHeader:
                 raise PictureFileError(
                     f"truncated JPEG: {len(content)} bytes without an end marker (FF D9)"
                 )
-            return _JpegHeader(*size, has_exif)
-        # SOF0 to SOF15, among which are the tables DHT, JPG and DAC.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height = int.from_bytes(content[at + 5 : at + 7], "big")
-            size = height, int.from_bytes(content[at + 7 : at + 9], "big")
+            width, height = size
+            return _JpegHeader(height, width, has_exif)
+        size = jpeg_frame_size(content, marker, at) or size
         has_exif |= marker == 0xE1 and content[at + 4 : at + 8] == b"Exif"
-        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
     raise PictureFileError(f"truncated or damaged JPEG: {len(content)} bytes without a scan")
 
 

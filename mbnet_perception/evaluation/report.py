@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mbnet_perception.core.files import replace_file
 from mbnet_perception.evaluation.average_precision import RECALLS
 from mbnet_perception.evaluation.bootstrap import Figure
 from mbnet_perception.evaluation.dataset import Dataset
@@ -32,6 +33,7 @@ from mbnet_perception.evaluation.robustness import (
     ModelResult,
     Robustness,
     as_json,
+    rows_by_name,
 )
 from mbnet_perception.inference.detector import Detector
 
@@ -69,19 +71,10 @@ def write_report(
         "versions": _versions(),
     }
     page = _page(about, dataset, contenders, result)
-    _replace(folder / "report.json", json.dumps({**about, **as_json(result)}, indent=1))
-    _replace(folder / "report.html", page)
+    figures = json.dumps({**about, **as_json(result)}, indent=1)
+    replace_file(folder / "report.json", figures.encode())
+    replace_file(folder / "report.html", page.encode())
     return folder / "report.html"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside and rename, so that nobody meets half a report."""
-    beside = path.with_name(f"{path.name}.part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _versions() -> dict[str, str]:
@@ -224,19 +217,11 @@ def _panels(panels: Sequence[tuple[str, str]]) -> str:
     return f'<div class="panels">{"".join(figures)}</div>'
 
 
-def _kinds(result: Robustness) -> dict[str, list[int]]:
-    """Rows of the conditions by name, clear first."""
-    kinds: dict[str, list[int]] = {}
-    for row, condition in enumerate(result.conditions):
-        kinds.setdefault(condition.name, []).append(row)
-    return kinds
-
-
 def _severity_plots(result: Robustness, which: str, label: str) -> str:
     figures = [[getattr(each.mean, which) for each in model.conditions] for model in result.models]
     y_max = _ceiling([end for row in figures for each in row for end in (each.value, each.high)])
     panels = []
-    for name, rows in _kinds(result).items():
+    for name, rows in rows_by_name(result.conditions).items():
         if name == CLEAR.name:
             continue
         x = np.array([result.conditions[row].severity for row in [0, *rows]], np.float64)
@@ -263,7 +248,7 @@ def _ceiling(values: Sequence[float | None]) -> float:
 
 def _curve_plots(result: Robustness) -> str:
     panels = []
-    for name, rows in _kinds(result).items():
+    for name, rows in rows_by_name(result.conditions).items():
         lines = [
             Line(RECALLS, np.nanmean(model.curves[rows], axis=(0, 1))) for model in result.models
         ]
@@ -356,7 +341,7 @@ def _details(result: Robustness, classes: Sequence[str]) -> list[str]:
                 + _table(head, [clear, *difference_rows]),
             )
         )
-    kinds = _kinds(result)
+    kinds = rows_by_name(result.conditions)
     for n, model in enumerate(models):
         known = model.conditions[0].classes
         rows = [

@@ -216,6 +216,14 @@ def list_conditions(
     return (CLEAR, *(Condition(name, level) for name in names for level in levels))
 
 
+def rows_by_name(conditions: Sequence[Condition]) -> dict[str, list[int]]:
+    """Places of the conditions of each name, in their order."""
+    rows: dict[str, list[int]] = {}
+    for row, condition in enumerate(conditions):
+        rows.setdefault(condition.name, []).append(row)
+    return rows
+
+
 def degrade(image: Image, condition: Condition, place: int, seed: int) -> Image:
     """Show a picture under a condition.
 
@@ -330,8 +338,7 @@ def _summarise(
         "weather": [n for n, c in enumerate(conditions) if c.name in CONDITIONS and c != CLEAR],
         "corruptions": [n for n, c in enumerate(conditions) if c.name in CORRUPTIONS],
     }
-    for name in dict.fromkeys(condition.name for condition in conditions[1:]):
-        kinds[name] = [n for n, condition in enumerate(conditions) if condition.name == name]
+    kinds |= {name: rows for name, rows in rows_by_name(conditions).items() if name != CLEAR.name}
     summaries = {}
     for kind, rows in kinds.items():
         if rows:

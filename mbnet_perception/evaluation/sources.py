@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 from tqdm import tqdm
 
 from mbnet_perception.evaluation.bdd100k import bdd100k_dataset
@@ -35,7 +34,7 @@ from mbnet_perception.evaluation.dataset import (
     coco_dataset,
     read_json,
     read_picture,
-    read_text,
+    read_yaml,
     size_of,
 )
 from mbnet_perception.evaluation.voc import find_annotations, read_voc
@@ -82,10 +81,7 @@ def read_class_map(path: Path) -> ClassMap:
     Raises:
         DatasetError: If the file cannot be read, is no YAML, has another key, or is no class map.
     """
-    try:
-        content = yaml.safe_load(read_text(path))
-    except yaml.YAMLError as error:
-        raise DatasetError(f"{path}: expected YAML: {error}") from error
+    content = read_yaml(path)
     known = {"classes", "names", "background"}
     if not isinstance(content, dict) or "classes" not in content or set(content) - known:
         found = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__

@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from mbnet_perception.core.images import SUFFIXES
 from mbnet_perception.evaluation.dataset import (
     Box,
     Dataset,
@@ -33,7 +34,6 @@ from mbnet_perception.evaluation.dataset import (
     read_text,
     size_of,
 )
-from mbnet_perception.evaluation.picture_file import SUFFIXES
 
 ANNOTATIONS = ("Annotations", "annotations")
 PICTURES = ("JPEGImages", "images")

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
+from mbnet_perception.core.images import SUFFIXES
 from mbnet_perception.evaluation.dataset import (
     Box,
     Dataset,
@@ -30,9 +30,9 @@ from mbnet_perception.evaluation.dataset import (
     PictureLabels,
     inside,
     read_text,
+    read_yaml,
     size_of,
 )
-from mbnet_perception.evaluation.picture_file import SUFFIXES
 
 SPLITS = ("train", "val", "test")
 
@@ -57,7 +57,9 @@ def read_yolo(
         DatasetError: If the file is no such YAML, names no such split or something outside its
             folder, there are no pictures or no labels at all, or no picture is left.
     """
-    content = _read_yaml(file)
+    content = read_yaml(file)
+    if not isinstance(content, dict):
+        raise DatasetError(f"{file}: expected keys and values, got {type(content).__name__}")
     classes = _classes(content, file)
     offered = [name for name in SPLITS if content.get(name)]
     if split is None and len(offered) == 1:
@@ -102,16 +104,6 @@ def read_yolo(
     if not made:
         raise DatasetError(f"{file}: {split} holds no pictures that can be used")
     return Dataset(classes, tuple(made), tuple(faults.found))
-
-
-def _read_yaml(file: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(read_text(file))
-    except yaml.YAMLError as error:
-        raise DatasetError(f"{file}: expected YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise DatasetError(f"{file}: expected keys and values, got {type(content).__name__}")
-    return content
 
 
 def _classes(content: dict[str, Any], file: Path) -> tuple[str, ...]:

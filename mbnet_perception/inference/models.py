@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 import mbnet_perception
+from mbnet_perception.core.files import replace_file
 from mbnet_perception.inference.format import Metadata, ModelError
 
 MANIFEST = "manifest.yaml"
@@ -184,15 +185,9 @@ def add_model(folder: Path, model: bytes, metadata: Metadata, measured: dict[str
     models.sort(key=lambda entry: (entry["backbone"], entry["precision"], entry["alpha"]))
     content = {"manifest_version": MANIFEST_VERSION, "models": models}
     # The file first: a manifest must never list what is not there.
-    _replace(folder / name, model)
-    _replace(manifest, yaml.safe_dump(content, sort_keys=False).encode())
+    replace_file(folder / name, model)
+    replace_file(manifest, yaml.safe_dump(content, sort_keys=False).encode())
     return folder / name
-
-
-def _replace(path: Path, content: bytes) -> None:
-    beside = path.with_name(f"{path.name}.partial")
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def _read_manifest(path: Path) -> tuple[ModelEntry, ...]:

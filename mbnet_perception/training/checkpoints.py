@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import yaml
 from torch import Tensor
 
 import mbnet_perception
+from mbnet_perception.core.files import replace_file
 from mbnet_perception.training.model import SSDLite
 from mbnet_perception.training.recipe import Recipe, recipe_from
 
@@ -27,22 +27,16 @@ class TrainingError(RuntimeError):
 
 
 def save_checkpoint(state: Mapping[str, Any], path: Path) -> None:
-    """Write beside and rename, so that whatever goes wrong leaves the previous file whole.
+    """Write a checkpoint; whatever goes wrong leaves the previous one whole.
 
     Raises:
         TrainingError: If it cannot be written, as when the disk is full.
     """
     content = io.BytesIO()
     torch.save(dict(state), content)
-    beside = path.with_suffix(".partial")
     try:
-        with beside.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with no content
-        beside.replace(path)
+        replace_file(path, content.getbuffer())
     except OSError as error:
-        beside.unlink(missing_ok=True)
         previous = "the previous one is whole" if path.exists() else "there is no previous one"
         raise TrainingError(
             f"{path}: cannot be saved: {error.strerror}; {previous}. "
@@ -62,6 +56,25 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise TrainingError(f"{path}: expected a checkpoint of mbnet train with {sorted(wanted)}")
     recipe_from(state["recipe"], str(path))
     return state
+
+
+def read_network(path: Path) -> tuple[SSDLite, Recipe, dict[str, Any]]:
+    """The averaged network of a checkpoint, in evaluation mode, its recipe, and the checkpoint.
+
+    Raises:
+        TrainingError: If it cannot be read, or its weights are of another network than its recipe.
+    """
+    state = read_checkpoint(path)
+    recipe = recipe_from(state["recipe"], str(path))
+    network = SSDLite(recipe.backbone, recipe.alpha, len(state["classes"]))
+    try:
+        network.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise TrainingError(
+            f"{path}: its weights do not fit its own recipe, {recipe.backbone} alpha "
+            f"{recipe.alpha:g} with {len(state['classes'])} classes; train it again"
+        ) from error
+    return network.eval(), recipe, state
 
 
 def load_start(model: SSDLite, path: Path, recipe: Recipe, classes: tuple[str, ...]) -> str:

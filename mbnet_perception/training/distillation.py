@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss
 
-from mbnet_perception.training.checkpoints import TrainingError, read_checkpoint
+from mbnet_perception.training.checkpoints import TrainingError, read_network
 from mbnet_perception.training.model import SSDLite, decode_boxes
-from mbnet_perception.training.recipe import recipe_from
 
 
 def load_teacher(path: Path, classes: Sequence[str], scales: tuple[float, ...]) -> SSDLite:
@@ -26,8 +25,7 @@ def load_teacher(path: Path, classes: Sequence[str], scales: tuple[float, ...]) 
     Raises:
         TrainingError: If it cannot be read, or has other classes or anchors than the student.
     """
-    state = read_checkpoint(path)
-    recipe = recipe_from(state["recipe"], str(path))
+    teacher, recipe, state = read_network(path)
     if list(classes) != state["classes"]:
         raise TrainingError(
             f"{path}: a teacher must have the student's classes {list(classes)}, "
@@ -38,9 +36,7 @@ def load_teacher(path: Path, classes: Sequence[str], scales: tuple[float, ...]) 
             f"{path}: a teacher must have the student's anchor_scales {list(scales)}, "
             f"but has {list(recipe.anchor_scales)}"
         )
-    teacher = SSDLite(recipe.backbone, recipe.alpha, len(classes))
-    teacher.load_state_dict(state["average"])
-    return teacher.eval().requires_grad_(False)
+    return teacher.requires_grad_(False)
 
 
 def distillation_loss(

@@ -19,9 +19,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mbnet_perception.core.anchors import CENTRE_VARIANCE, SIZE_VARIANCE, cell_anchors
 from mbnet_perception.inference.format import Metadata
-from mbnet_perception.training.checkpoints import TrainingError, read_checkpoint
+from mbnet_perception.training.checkpoints import read_network
 from mbnet_perception.training.model import MAX_SIZE_REGRESSION, ConvBlock, SSDLite
-from mbnet_perception.training.recipe import Recipe, recipe_from
+from mbnet_perception.training.recipe import Recipe
 
 OPSET = 17  # ONNX Runtime 1.16, the oldest that setup.py admits, reads up to 19
 IR_VERSION = 8
@@ -141,16 +141,7 @@ def export_checkpoint(checkpoint: Path, resolutions: tuple[int, ...]) -> tuple[b
         TrainingError: If the checkpoint cannot be read, or its weights are of another network than
             its recipe.
     """
-    state = read_checkpoint(checkpoint)
-    recipe = recipe_from(state["recipe"], str(checkpoint))
-    model = SSDLite(recipe.backbone, recipe.alpha, len(state["classes"]))
-    try:
-        model.load_state_dict(state["average"])
-    except RuntimeError as error:
-        raise TrainingError(
-            f"{checkpoint}: its weights do not fit its own recipe, {recipe.backbone} alpha "
-            f"{recipe.alpha:g} with {len(state['classes'])} classes; train it again"
-        ) from error
+    model, recipe, state = read_network(checkpoint)
     metadata = Metadata(
         backbone=recipe.backbone,
         alpha=recipe.alpha,
@@ -160,7 +151,7 @@ def export_checkpoint(checkpoint: Path, resolutions: tuple[int, ...]) -> tuple[b
         resolutions=resolutions,
         trained_with=_describe(recipe, state["epoch"]),
     )
-    return make_onnx(model.eval(), metadata).SerializeToString(), metadata
+    return make_onnx(model, metadata).SerializeToString(), metadata
 
 
 def _describe(recipe: Recipe, epochs: int) -> str:

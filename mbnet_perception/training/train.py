@@ -103,7 +103,7 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result | None:
             run.save(LAST)
             if finished or run.epoch % recipe.validate_every == 0:
                 result = run.measure()
-                line |= {"ap": round(result.ap, 4), "ap50": round(result.ap50, 4)}
+                line |= result.rounded()
             with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
             process.say(str(line))
