@@ -7,8 +7,8 @@ from setuptools import find_packages, setup
 NAME = "mbnet_perception"
 SHARE = f"share/{NAME}"
 
-# COCO metrics, plots, and bags read and written without ROS 2.
-EVALUATE = ["matplotlib>=3.5", "pycocotools>=2.0.7", "rosbags>=0.10", "tqdm"]
+# Plots, and bags read and written without ROS 2.
+EVALUATE = ["matplotlib>=3.5", "mcap>=1.0", "rosbags>=0.11", "tqdm"]
 TRAIN = [
     *EVALUATE,
     # Newer than 2.13: torchvision's build does not import beside a CPU-only torch, and a machine
@@ -25,6 +25,7 @@ TEST = [
     "pytest>=8",
     "hypothesis>=6",
     "onnx>=1.16",
+    "pycocotools>=2.0.7",  # that our metrics are held against
     "ruff==0.17.*",
     "mypy==2.4.*",
     "types-PyYAML",
@@ -68,7 +69,9 @@ setup(
         "console_scripts": [
             "mbnet = mbnet_perception.cli:main",
             "detector_node = mbnet_perception.nodes.detector:main",
+            "recorder_node = mbnet_perception.nodes.recorder:main",
             "replay_node = mbnet_perception.nodes.replay:main",
+            "weather_node = mbnet_perception.nodes.weather:main",
         ]
     },
     zip_safe=True,

@@ -6,7 +6,6 @@ Every parameter of the node is an argument of the same name; lists are written w
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 from launch import LaunchContext, LaunchDescription
@@ -15,39 +14,13 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mbnet_perception.nodes.parameters import DetectorSettings
+from mbnet_perception.nodes.parameters import DetectorSettings, values_from_text
 
 PACKAGE = "mbnet_perception"
-# ROS 2 gives every node this parameter.
-ROWS = {row.name: row for row in fields(DetectorSettings)}
-DEFAULTS = {name: row.default for name, row in ROWS.items()} | {"use_sim_time": False}
-DESCRIPTIONS = {name: row.metadata["description"] for name, row in ROWS.items()} | {
+# ROS 2 gives every node the last parameter.
+DESCRIPTIONS = {row.name: row.metadata["description"] for row in fields(DetectorSettings)} | {
     "use_sim_time": "Whether /clock tells the time, as when a bag is played with it: true or false."
 }
-
-
-def parameter_value(name: str, text: str) -> Any:
-    """An argument's text as the type that the node's parameter has.
-
-    Raises:
-        ValueError: If the text is none of that type.
-    """
-    kind = type(DEFAULTS[name])
-    if kind is tuple:
-        of = ROWS[name].metadata["of"]
-        return [parse(name, of, part.strip()) for part in text.split(",")]
-    if kind is str:
-        return ParameterValue(text, value_type=str)  # or 8 would become a number
-    return parse(name, kind, text)
-
-
-def parse(name: str, kind: type, text: str) -> Any:
-    """A word as a value of this type; the argument's name is for the error."""
-    try:
-        return {"true": True, "false": False}[text.lower()] if kind is bool else kind(text)
-    except (KeyError, ValueError):
-        expected = {bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        raise ValueError(f"argument {name} must be {expected}, got '{text}'") from None
 
 
 def start_detector(context: LaunchContext) -> list[Node]:
@@ -59,8 +32,12 @@ def start_detector(context: LaunchContext) -> list[Node]:
     file = LaunchConfiguration("params_file").perform(context)
     if not Path(file).is_file():  # of which launch_ros makes a warning
         raise ValueError(f"argument params_file: there is no file '{file}'")
-    given = {name: LaunchConfiguration(name).perform(context) for name in DEFAULTS}
-    parameters = {name: parameter_value(name, text) for name, text in given.items() if text}
+    given = {name: LaunchConfiguration(name).perform(context) for name in DESCRIPTIONS}
+    parameters = {
+        # Or launch_ros would make a number of 8.
+        name: ParameterValue(value, value_type=str) if isinstance(value, str) else value
+        for name, value in values_from_text(DetectorSettings, given).items()
+    }
     return [
         Node(
             package=PACKAGE,
@@ -94,8 +71,8 @@ def generate_launch_description() -> LaunchDescription:
                 description="Least severity that is logged: debug, info, warn, error or fatal.",
             ),
             *(
-                DeclareLaunchArgument(name, default_value="", description=DESCRIPTIONS[name])
-                for name in DEFAULTS
+                DeclareLaunchArgument(name, default_value="", description=text)
+                for name, text in DESCRIPTIONS.items()
             ),
             OpaqueFunction(function=start_detector),
         ]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import cv2
 import numpy as np
@@ -24,8 +27,13 @@ from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import OperatingPoint
 
 if TYPE_CHECKING:
+    from mbnet_perception.evaluation.bag_cache import BagCache
+    from mbnet_perception.evaluation.bag_gate import Limit
+    from mbnet_perception.evaluation.bag_run import BagPlan
     from mbnet_perception.evaluation.dataset import Dataset
     from mbnet_perception.inference.detector import Detector
+
+T = TypeVar("T")
 
 VIDEOS = frozenset({".mp4", ".avi", ".mkv", ".mov", ".webm"})
 
@@ -126,6 +134,80 @@ def build_parser() -> argparse.ArgumentParser:
     weather.add_argument(
         "--report", type=Path, metavar="DIR", help="folder to write report.html and report.json to"
     )
+
+    command = _add(
+        commands, "evaluate-bag", run_evaluate_bag, "measure models on recorded drives, in weather"
+    )
+    command.add_argument(
+        "bags", type=Path, nargs="*", metavar="BAG", help="of ROS 2 (folder, mcap, db3) or ROS 1"
+    )
+    command.add_argument("--topic", default="", help="of the pictures (the only one there is)")
+    command.add_argument(
+        "--weather",
+        type=_names,
+        default=("fog", "rain", "night"),
+        metavar="NAME,...",
+        help="synthetic weather besides clear: fog, rain, night, rain_night, fog_night; clear for "
+        "none (fog,rain,night)",
+    )
+    command.add_argument(
+        "--severity",
+        type=_severities,
+        default=(1, 3, 5),
+        metavar="N",
+        help="1 (mild) to 5: such as 3, or 1,3,5, or 1-5 (1,3,5)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="of the weather (%(default)s)")
+    command.add_argument(
+        "--ground-truth",
+        metavar="TOPIC|FILE",
+        help="what is in the pictures: topic of vision_msgs/Detection2DArray, or COCO JSON with "
+        "stamps; none: hold all against what the best model sees in clear weather (the bag's only "
+        "such topic, else none)",
+    )
+    points = command.add_argument_group("operating points", "Every combination is measured.")
+    points.add_argument("--models", type=Path, metavar="DIR", help="folder (the installed one)")
+    for name, default in asdict(OperatingPoint()).items():
+        points.add_argument(
+            f"--{name}",
+            type=partial(_values, type(default)),
+            default=(default,),
+            metavar="VALUE,...",
+            help=f"({default})",
+        )
+    work = command.add_argument_group("work", "What was computed once is not computed again.")
+    work.add_argument("--every", type=int, default=1, metavar="N", help="take each nth picture (1)")
+    work.add_argument(
+        "--jobs", type=int, default=1, help="processes; figures don't depend on it (%(default)s)"
+    )
+    work.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder for what is computed (mbnet_perception in the user's cache folder)",
+    )
+    work.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="do the Ith of N parts of the work and nothing else; needs --cache",
+    )
+    work.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="in place of bags: --cache folders of all shards, to be joined",
+    )
+    command.add_argument(
+        "--fail-under",
+        metavar="NAME=X,...",
+        help="exit with 3 where a model's AP50 is less, such as clear=0.5,rain:3=0.4,rpc=0.8",
+    )
+    command.add_argument(
+        "--report", type=Path, metavar="DIR", help="folder to write report.html and report.json to"
+    )
+    command.add_argument("--json", action="store_true", help="figures as JSON")
 
     command = _add(commands, "train", run_train, "train a network from a recipe")
     command.add_argument("recipe", type=Path, help="YAML file, see config/training")
@@ -333,6 +415,95 @@ def _evaluate_robustness(
         print(f"report: {report}", file=sys.stderr)
     print(json.dumps(as_json(result), indent=2) if args.json else "\n".join(describe(result)))
     return 0
+
+
+def run_evaluate_bag(args: argparse.Namespace) -> int:
+    """Print how models hold up on recorded drives; 3 where that is less than what was asked for."""
+    from mbnet_perception.evaluation.bag_cache import merge
+    from mbnet_perception.evaluation.bag_gate import check_gate, parse_gate
+    from mbnet_perception.evaluation.bag_run import evaluate_bags
+
+    if bool(args.bags) == bool(args.merge):
+        raise CommandError("expected either bags, or --merge with the folders of all shards")
+    if args.shard and not (args.cache and args.bags):
+        raise CommandError("--shard needs bags, and --cache, the folder for --merge")
+    limits = parse_gate(args.fail_under) if args.fail_under else ()
+    if args.merge:
+        with TemporaryDirectory() as temporary:
+            cache = merge(args.merge, args.cache or Path(temporary))
+            check_gate(limits, cache.plan.conditions)
+            missing = cache.missing()
+            if missing:
+                raise CommandError(f"not all of the work was done; missing: {'; '.join(missing)}")
+            return _tell_of_bags(args, cache, limits)
+    plan = _bag_plan(args)
+    check_gate(limits, plan.conditions)
+    cache = evaluate_bags(plan, args.cache or _cache_folder(), args.jobs, args.shard or (1, 1))
+    if args.shard:
+        print(f"part {args.shard[0]} of {args.shard[1]} is in {args.cache}")
+        return 0
+    return _tell_of_bags(args, cache, limits)
+
+
+def _tell_of_bags(args: argparse.Namespace, cache: BagCache, limits: Sequence[Limit]) -> int:
+    from mbnet_perception.evaluation.bag_gate import failures
+    from mbnet_perception.evaluation.bag_score import as_json, describe, score
+
+    plan, bags = cache.plan, cache.all_facts()
+    evaluation = score(
+        bags,
+        [cache.truth(bag) for bag in bags],
+        plan.points,
+        plan.conditions,
+        cache.run,
+        seed=plan.seed,
+        every=plan.every,
+        machine=", ".join(cache.machines()),
+        jobs=args.jobs,
+    )
+    if args.report:
+        from mbnet_perception.evaluation.bag_pictures import show_moments
+        from mbnet_perception.evaluation.bag_report import write_bag_report
+
+        shown = show_moments(cache, evaluation.moments)
+        print(f"report: {write_bag_report(args.report, evaluation, shown)}", file=sys.stderr)
+    print(
+        json.dumps(as_json(evaluation), indent=2) if args.json else "\n".join(describe(evaluation))
+    )
+    short = failures(evaluation, limits)
+    for line in short:
+        print(f"falls short: {line}", file=sys.stderr)
+    return 3 if short else 0
+
+
+def _bag_plan(args: argparse.Namespace) -> BagPlan:
+    from mbnet_perception.evaluation.bag_run import BagPlan
+    from mbnet_perception.evaluation.robustness import list_conditions
+
+    truth = args.ground_truth or ""
+    wanted = truth != "none"
+    is_file = wanted and Path(truth).is_file()
+    return BagPlan(
+        bags=tuple(args.bags),
+        points=tuple(
+            OperatingPoint(*each)
+            for each in product(args.backbone, args.alpha, args.resolution, args.precision)
+        ),
+        conditions=list_conditions(args.weather, (), args.severity),
+        topic=args.topic,
+        seed=args.seed,
+        every=args.every,
+        models=args.models,
+        truth_topic=truth if wanted and not is_file else "",
+        truth_file=Path(truth) if is_file else None,
+        use_truth=wanted,
+    )
+
+
+def _cache_folder() -> Path:
+    """Where the user's programs keep what they can make again (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mbnet_perception" / "bags"
 
 
 def run_train(args: argparse.Namespace) -> int:
@@ -611,6 +782,17 @@ def _read_model(file: Path | None, args: argparse.Namespace) -> tuple[str, bytes
 def _names(text: str) -> tuple[str, ...]:
     """Names from an argument like ``rain,fog``."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _values(kind: Callable[[str], T], text: str) -> tuple[T, ...]:
+    """Values from an argument like ``0.35,0.5``."""
+    return tuple(kind(part) for part in text.split(","))
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Part and parts from an argument like ``1/4``."""
+    part, _, parts = text.partition("/")
+    return int(part), int(parts)
 
 
 def _severities(text: str) -> tuple[int, ...]:

@@ -21,8 +21,8 @@ OTHERS = {
     "core": {"numpy", "cv2"},
     "inference": {"numpy", "cv2", "onnxruntime", "yaml"},
 }
-# A car has no rosbags and no pycocotools. These two nodes are for a desk.
-NODES_FOR_A_DESK = {"replay.py", "demo.py"}
+# A car has no rosbags. These nodes are for a desk.
+NODES_FOR_A_DESK = {"replay.py", "demo.py", "recorder.py"}
 
 
 def imported(file):

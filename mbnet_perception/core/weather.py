@@ -25,7 +25,7 @@ from mbnet_perception.core.night import (
 from mbnet_perception.core.rain import add_rain, rain_rate, rain_streaks
 from mbnet_perception.core.severity import SEVERITIES
 
-__all__ = ["CONDITIONS", "SEVERITIES", "apply_weather"]
+__all__ = ["CONDITIONS", "SEVERITIES", "apply_weather", "milliseconds_since"]
 
 CONDITIONS = ("clear", "fog", "rain", "night", "rain_night", "fog_night")
 """Conditions of `apply_weather`; for all but the first, severity counts."""
@@ -38,6 +38,18 @@ GLOW_REACH = 15.0
 
 DROP_REFLECTANCE = 0.4
 """Share of it that falling drops send back, where they make an opaque streak."""
+
+
+def milliseconds_since(first: int, stamp: int) -> int:
+    """The `frame` of a picture for `apply_weather` at a rate of 1000, by its stamp.
+
+    By stamps and not by counting, a video's weather is the same whichever pictures are missing.
+
+    Args:
+        first: Stamp of the video's first picture, ns.
+        stamp: Of this one, ns.
+    """
+    return round((stamp - first) / 10**6)
 
 
 def apply_weather(

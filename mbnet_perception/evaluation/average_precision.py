@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from mbnet_perception.core.detections import Detections
-from mbnet_perception.evaluation.dataset import Dataset
+from mbnet_perception.evaluation.dataset import Dataset, Picture
 
 # COCO's ten overlaps, and the recalls at which it reads precision (its `iouThrs` and `recThrs`).
 OVERLAPS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
+
+# Of each class in a picture, so many detections are looked at, the best (its `maxDets`).
+MOST = 100
+
+# Heights of boxes, as shares of the picture's: no end, as they may stick out of it.
+ANY_HEIGHT = (0.0, np.inf)
 
 # What a detection is at one overlap. One that counts neither way is like one that is not there.
 RIGHT, WRONG, NEITHER = 1, 0, -1
@@ -114,59 +115,70 @@ def count_boxes(dataset: Dataset) -> NDArray[np.int64]:
     return np.array(boxes)
 
 
-def match(dataset: Dataset, detections: Sequence[Detections], classes: Sequence[str]) -> Matches:
-    """Hold detections against the truth by COCO's rules (`pycocotools`); see :func:`measure`.
+def match(
+    dataset: Dataset,
+    detections: Sequence[Detections],
+    classes: Sequence[str],
+    height_range: tuple[float, float] = ANY_HEIGHT,
+) -> Matches:
+    """Hold detections against the truth by COCO's rules; see :func:`measure`.
+
+    It is what `pycocotools` finds, several times as fast: the best detection goes first, and takes
+    the free box of its class with the greatest overlap, or else an area that counts neither way.
+
+    Args:
+        dataset: Ground truth.
+        detections: One per picture of the data set, in its order; boxes in picture pixels.
+        classes: The names that the detections' indices mean.
+        height_range: Only boxes of such heights count, see :func:`are_within`. Of the others,
+            those of the truth count neither way, nor do detections that are right about nothing:
+            COCO's rule for ranges of areas.
 
     Raises:
         ValueError: If there is not one entry per picture.
     """
-    if len(detections) != len(dataset.pictures):
-        raise ValueError(
-            f"expected detections for {len(dataset.pictures)} pictures, got {len(detections)}"
-        )
-    column = {name: i for i, name in enumerate(dataset.classes)}
-    own = np.array([column.get(name, -1) for name in classes], np.int64)
-    truths: list[dict[str, Any]] = []
-    areas: list[dict[str, Any]] = []
-    rows: list[tuple[float, ...]] = []
-    for i, (picture, found) in enumerate(zip(dataset.pictures, detections, strict=True)):
-        for k, box in zip(picture.classes, picture.boxes, strict=True):
-            truths.append(_annotation(i, int(k), box, crowd=False))
-        whole = np.array([0, 0, picture.width, picture.height], np.float32)
-        for k in np.flatnonzero(picture.verified):
-            # pycocotools lets any number of detections match a crowd, and counts none of them.
-            ignored = list(picture.ignore) + ([] if picture.exhaustive[k] else [whole])
-            areas += [_annotation(i, int(k), area, crowd=True) for area in ignored]
-        known = own[found.classes]
-        rows += [
-            (i, *_xywh(box), float(score), int(k))
-            for box, score, k in zip(found.boxes, found.scores, known, strict=True)
-            if k >= 0 and picture.verified[k]
-        ]
-    if not rows:
-        none = np.zeros(0, np.int32)
-        status = np.zeros((0, len(OVERLAPS)), np.int8)
-        return Matches(
-            none, none, none.astype(np.float32), status, np.zeros(len(truths), np.float32)
-        )
-    # A truth's id is its row from 1, so that what it was matched by can be told.
-    for n, truth in enumerate(truths + areas, start=1):
-        truth["id"] = n
-    judged = _evaluate(dataset, truths + areas, np.array(rows, np.float64))
-    # Detections in the order of classes and pictures, each best first, as pycocotools has them.
-    matched = np.concatenate([e["dtMatches"] for e in judged], axis=1).T
-    neither = np.concatenate([e["dtIgnore"] for e in judged], axis=1).T
-    counts = [len(e["dtIds"]) for e in judged]
-    score = np.concatenate([e["dtScores"] for e in judged]).astype(np.float32)
-    found_by = np.zeros(len(truths) + len(areas) + 1, np.float32)
-    found_by[matched[:, 0].astype(np.int64)] = score
-    return Matches(
-        picture=np.repeat([e["image_id"] for e in judged], counts).astype(np.int32),
-        label=np.repeat([e["category_id"] for e in judged], counts).astype(np.int32),
-        score=score,
-        status=np.where(neither, NEITHER, np.where(matched > 0, RIGHT, WRONG)).astype(np.int8),
-        found=found_by[1 : len(truths) + 1],
+    pictures = dataset.pictures
+    if len(detections) != len(pictures):
+        raise ValueError(f"expected detections for {len(pictures)} pictures, got {len(detections)}")
+    found, score = _known_detections(dataset, detections, classes)
+    truth = _flatten([(i, picture.boxes, picture.classes) for i, picture in enumerate(pictures)])
+    areas = _ignored_areas(pictures)
+    heights = np.array([picture.height for picture in pictures])
+    outside = ~are_within(found.xywh[:, 3] / heights[found.picture], height_range)
+    ignored = ~are_within(truth.xywh[:, 3] / heights[truth.picture], height_range)
+    # In bits, an overlap each: where a detection is right, where it is settled, where a box of
+    # the truth is free. An area takes any number of detections (`iscrowd`).
+    right, settled = [0] * len(score), [0] * len(score)
+    free = [-1] * len(truth.label)
+    best = np.zeros(len(truth.label), np.float32)
+    for row, box, reached, neither in _pairs(found, truth, areas, ignored):
+        taken = reached & ~settled[row]
+        if box < len(free):
+            taken &= free[box]
+            free[box] &= ~taken
+        settled[row] |= taken
+        if not neither:
+            right[row] |= taken
+            if taken & 1:
+                best[box] = score[row]
+    at_right, at_settled = (
+        np.array(bits, np.int64)[:, None] >> np.arange(len(OVERLAPS)) & 1 > 0
+        for bits in (right, settled)
     )
+    neither_way = np.where(at_settled, ~at_right, outside[:, None])
+    return Matches(
+        picture=found.picture.astype(np.int32),
+        label=found.label.astype(np.int32),
+        score=score,
+        status=np.select([at_right, neither_way], [RIGHT, NEITHER], WRONG).astype(np.int8),
+        found=best,
+    )
+
+
+def are_within(shares: NDArray[np.float64], height_range: tuple[float, float]) -> NDArray[np.bool_]:
+    """Which heights of boxes, as shares of the picture's, are in a range; its end is not in it."""
+    low, high = height_range
+    return np.asarray((low <= shares) & (shares < high))
 
 
 def join_matches(
@@ -299,38 +311,100 @@ def _curves(
         yield precision, np.diff(reached, axis=0, prepend=0) / len(RECALLS)
 
 
-def _annotation(picture: int, label: int, box: NDArray[np.float32], crowd: bool) -> dict[str, Any]:
-    left, top, width, height = _xywh(box)
-    return {
-        "image_id": picture,
-        "category_id": label,
-        "bbox": [left, top, width, height],
-        "area": width * height,
-        "iscrowd": int(crowd),
-    }
+@dataclass(frozen=True)
+class _Boxes:
+    """Boxes of many pictures.
+
+    Attributes:
+        picture, label: (N,) int64 place of each box's picture, and its class.
+        xywh: (N, 4) float64, picture pixels.
+    """
+
+    picture: NDArray[np.int64]
+    label: NDArray[np.int64]
+    xywh: NDArray[np.float64]
 
 
-def _xywh(box: NDArray[np.float32]) -> list[float]:
-    return [float(box[0]), float(box[1]), float(box[2] - box[0]), float(box[3] - box[1])]
+def _flatten(parts: Sequence[tuple[int, NDArray[np.float32], NDArray[np.int64]]]) -> _Boxes:
+    """From pictures' places, their (N, 4) xyxy boxes and those boxes' classes."""
+    places = np.array([place for place, _, _ in parts], np.int64)
+    xyxy = np.concatenate([np.zeros((0, 4), np.float32), *(boxes for _, boxes, _ in parts)])
+    return _Boxes(
+        picture=np.repeat(places, [len(boxes) for _, boxes, _ in parts]),
+        label=np.concatenate([np.zeros(0, np.int64), *(labels for _, _, labels in parts)]),
+        xywh=np.hstack([xyxy[:, :2], xyxy[:, 2:] - xyxy[:, :2]]).astype(np.float64),
+    )
 
 
-def _evaluate(
-    dataset: Dataset, truths: list[dict[str, Any]], rows: NDArray[np.float64]
-) -> list[dict[str, Any]]:
-    """What pycocotools says of each class in each picture, classes first, where there is any."""
-    coco = COCO()
-    coco.dataset = {
-        "info": {},
-        "images": [{"id": i} for i in range(len(dataset.pictures))],
-        "categories": [{"id": k} for k in range(len(dataset.classes))],
-        "annotations": truths,
-    }
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports each step
-        coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(rows), "bbox")
-        evaluation.params.areaRng = evaluation.params.areaRng[:1]
-        evaluation.params.areaRngLbl = evaluation.params.areaRngLbl[:1]
-        evaluation.params.maxDets = [100]
-        evaluation.params.iouThrs = OVERLAPS
-        evaluation.evaluate()
-    return [judged for judged in evaluation.evalImgs if judged is not None]
+def _known_detections(
+    dataset: Dataset, detections: Sequence[Detections], classes: Sequence[str]
+) -> tuple[_Boxes, NDArray[np.float32]]:
+    """Those of classes that somebody looked for, by class and picture, the best first."""
+    column = {name: i for i, name in enumerate(dataset.classes)}
+    own = np.array([column.get(name, -1) for name in classes], np.int64)
+    found = _flatten([(i, each.boxes, own[each.classes]) for i, each in enumerate(detections)])
+    score = np.concatenate([np.zeros(0, np.float32), *(each.scores for each in detections)])
+    verified = np.array([picture.verified for picture in dataset.pictures], bool)
+    verified = verified.reshape(len(detections), len(column))
+    rows = np.flatnonzero(found.label >= 0)
+    rows = rows[verified[found.picture[rows], found.label[rows]]]
+    rows = rows[np.lexsort((-score[rows], found.picture[rows], found.label[rows]))]
+    group = found.label[rows] * len(verified) + found.picture[rows]
+    rows = rows[np.arange(len(rows)) - np.searchsorted(group, group) < MOST]
+    return _Boxes(found.picture[rows], found.label[rows], found.xywh[rows]), score[rows]
+
+
+def _ignored_areas(pictures: Sequence[Picture]) -> _Boxes:
+    """Where detections of a class count neither way; all over where not each object has a box."""
+    parts = []
+    for i, picture in enumerate(pictures):
+        whole = np.array([[0, 0, picture.width, picture.height]], np.float32)
+        for k in np.flatnonzero(picture.verified):
+            areas = picture.ignore if picture.exhaustive[k] else np.vstack([picture.ignore, whole])
+            if len(areas):
+                parts.append((i, areas, np.full(len(areas), k)))
+    return _flatten(parts)
+
+
+def _pairs(
+    found: _Boxes, truth: _Boxes, areas: _Boxes, ignored: NDArray[np.bool_]
+) -> Iterator[tuple[int, int, int, bool]]:
+    """Detections with what they overlap by at least half, in the order in which they take it.
+
+    Args:
+        found: Detections, by class and picture, the best first.
+        truth: Boxes.
+        areas: Where detections count neither way.
+        ignored: (boxes,) which of the truth count neither way.
+
+    Yields:
+        The detection's row; the row of the box or, behind all boxes, the area; the overlaps that
+        are reached, in bits; and whether it counts neither way.
+    """
+    picture = np.concatenate([truth.picture, areas.picture])
+    label = np.concatenate([truth.label, areas.label])
+    xywh = np.concatenate([truth.xywh, areas.xywh])
+    is_area = np.arange(len(label)) >= len(truth.label)
+    neither = np.concatenate([ignored, np.ones(len(areas.label), bool)])
+    # Each detection with each box and area of its class in its picture.
+    count = 1 + max(picture.max(initial=0), found.picture.max(initial=0))
+    group, wanted = label * count + picture, found.label * count + found.picture
+    order = np.argsort(group, kind="stable")
+    start, end = (np.searchsorted(group[order], wanted, side) for side in ("left", "right"))
+    row = np.repeat(np.arange(len(wanted)), end - start)
+    skipped = np.cumsum(end - start) - (end - start)
+    box = order[np.arange(len(row)) + np.repeat(start - skipped, end - start)]
+    a, b = found.xywh[row], xywh[box]
+    low = np.maximum(a[:, :2], b[:, :2])
+    sides = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - low
+    shared = np.where((sides > 0).all(1), sides[:, 0] * sides[:, 1], 0)
+    own = a[:, 2] * a[:, 3]
+    union = np.where(is_area[box], own, own + b[:, 2] * b[:, 3] - shared)
+    overlap = np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
+    reached = np.searchsorted(OVERLAPS, overlap, side="right")
+    near = np.flatnonzero(reached)
+    row, box, overlap, reached = row[near], box[near], overlap[near], reached[near]
+    # Of equal overlaps the last goes first, as in pycocotools.
+    order = np.lexsort((-box, -overlap, neither[box], row))
+    columns = (row, box, (1 << reached) - 1, neither[box])
+    yield from zip(*(column[order].tolist() for column in columns), strict=True)

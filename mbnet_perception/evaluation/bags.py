@@ -1,32 +1,48 @@
-"""ROS 2 bags of camera pictures, read and written without ROS 2 (by the `rosbags` library)."""
+"""Bags of camera pictures, read and written without ROS (by the `rosbags` and `mcap` libraries).
+
+Bags of ROS 1 are read as if they were of ROS 2: messages have its type names and serialisation.
+"""
 
 from __future__ import annotations
 
+import re
 import struct
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
+from hashlib import blake2b
+from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rosbags.interfaces import Connection
 from rosbags.rosbag2 import (
     CompressionFormat,
     CompressionMode,
-    Reader,
     StoragePlugin,
     Writer,
     WriterError,
 )
-from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from mbnet_perception.evaluation.dataset import read_coco
+from mbnet_perception.core.images import (
+    ImageFormatError,
+    Picture,
+    picture_from_compressed,
+    picture_from_raw,
+)
+from mbnet_perception.evaluation.bag_storage import (
+    SUFFIXES,
+    Storage,
+    cut_short,
+    open_storage,
+    why_broken,
+)
+from mbnet_perception.evaluation.dataset import read_coco, read_yaml
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -89,44 +105,50 @@ class Message:
 
 
 class Bag:
-    """A ROS 2 bag: a folder with ``metadata.yaml``, or a bare ``.mcap`` or ``.db3`` file.
+    """A bag: a ROS 2 folder, a bare ``.mcap`` or ``.db3`` file, or a ``.bag`` of ROS 1.
 
-    To be used in a ``with`` statement.
+    To be used in a ``with`` statement. A bag whose recording or copying was interrupted is read up
+    to the break; no more of it is in memory than a part of a file.
 
     Attributes:
         path: Where it lies.
-        topics: Type of each topic, such as ``{"/image_raw": "sensor_msgs/msg/Image"}``.
+        topics: Type of each topic, such as ``{"/image_raw": "sensor_msgs/msg/Image"}``. A type of
+            ROS 1 that is another one in ROS 2 keeps the name that it has in ROS 1, without
+            ``msg``.
+        counts: Messages of each topic; an estimate where the bag is broken.
+        broken: In words, why reading ends before the bag's end: known from opening, or met while
+            reading; empty as long as it does not.
     """
 
     def __init__(self, path: Path | str) -> None:
         """Open a bag.
 
         Raises:
-            BagError: If it is missing, is no bag, or is damaged.
+            BagError: If it is missing, is no bag, or nothing can be read of it.
         """
         self.path = Path(path)
         if not self.path.exists():
             raise BagError(f"bag '{path}' does not exist")
-        if self.path.is_dir() and not (self.path / "metadata.yaml").exists():
-            parts = sorted(p.name for p in self.path.iterdir() if p.suffix in (".mcap", ".db3"))
-            if not parts:
-                raise BagError(f"folder '{path}' is no ROS 2 bag: it has no metadata.yaml")
-            raise BagError(
-                f"bag '{path}' has no metadata.yaml, probably because its recording was "
-                f"interrupted; `ros2 bag reindex` makes one, or name the file {parts[0]} itself"
-            )
-        if self.path.is_file() and self.path.suffix not in (".mcap", ".db3"):
-            raise BagError(
-                f"'{path}' is no ROS 2 bag: expected a folder with metadata.yaml, an .mcap or "
-                f"a .db3 file"
-            )
-        # A damaged file makes the library fail in many ways, from its own errors to struct.error.
-        try:
-            self._reader = Reader(self.path)
-            self._reader.open()
-        except Exception as error:
-            raise self._damaged(error) from error
-        self.topics = {c.topic: c.msgtype for c in self._reader.connections}
+        self.broken = ""
+        self.topics: dict[str, str] = {}
+        self.counts: Counter[str] = Counter()
+        self._files, compressed = _data_files(self.path)
+        self._storages: list[Storage] = []
+        for file in [self.path] if compressed else self._files:
+            # A damaged file makes the libraries fail in many ways, up to struct.error.
+            try:
+                if not compressed and not file.is_file():
+                    raise FileNotFoundError(file)
+                storage = open_storage(file, _typestore())
+            except Exception as error:
+                self._break(file, error, something_read=bool(self._storages))
+                break
+            self._storages.append(storage)
+            self.topics |= storage.topics
+            self.counts += storage.counts
+            if storage.broken:
+                self.broken = f"{file.name} {storage.broken}"
+                break
 
     def image_topics(self, wanted: Sequence[str] = ()) -> dict[str, str]:
         """Return the type of each topic with images, or of those wanted.
@@ -150,25 +172,45 @@ class Bag:
     def messages(self, topics: Collection[str]) -> Iterator[Message]:
         """Yield the messages of some topics in the order in which they were recorded.
 
+        Of a ROS 1 bag, there are none whose types ROS 2 has not or has otherwise, and a damaged
+        one comes without data.
+
         Raises:
-            BagError: If the bag is damaged.
+            BagError: If the bag is so damaged that there is not even a first one. Having yielded
+                some, it ends, and says why in `broken`.
         """
-        wanted: list[Connection] = [c for c in self._reader.connections if c.topic in topics]
-        if not wanted:  # to the library, an empty list means all
-            return
-        stream = self._reader.messages(wanted)
-        while True:
+        something_read = False
+        for storage, file in zip(self._storages, self._files, strict=False):
             try:
-                connection, log_time, data = next(stream)
-            except StopIteration:
-                return
+                for record in storage.records(topics):
+                    something_read = True
+                    yield Message(*record)
             except Exception as error:
-                raise self._damaged(error) from error
-            yield Message(connection.topic, connection.msgtype, log_time, data)
+                self._break(file, error, something_read)
+                return
+
+    def fingerprint(self) -> str:
+        """Hash of the bytes of the bag's data files: 32 hexadecimal digits.
+
+        Raises:
+            BagError: If one cannot be read.
+        """
+        digest = blake2b(digest_size=16)
+        for file in self._files:
+            try:
+                with file.open("rb") as stream:
+                    while block := stream.read(1 << 20):
+                        digest.update(block)
+            except (FileNotFoundError, IsADirectoryError):
+                continue  # `broken` tells of it
+            except OSError as error:
+                raise BagError(f"{file} cannot be read: {error.strerror}") from error
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close the bag's files."""
-        self._reader.close()
+        for storage in self._storages:
+            storage.close()
 
     def __enter__(self) -> Bag:
         """Return the bag itself."""
@@ -181,26 +223,64 @@ class Bag:
     def _all_topics(self) -> str:
         return ", ".join(f"{n} ({t})" for n, t in sorted(self.topics.items())) or "no topics"
 
-    def _damaged(self, error: Exception) -> BagError:
-        if _cut_short(self.path):
-            return BagError(
-                f"bag '{self.path}' is cut short: its end is missing, probably because its "
-                f"recording or copying was interrupted; copy it again, or repair it with "
-                f"`mcap recover`"
+    def _break(self, file: Path, error: Exception, something_read: bool) -> None:
+        """Take note of a fault, or raise it where it leaves nothing to be read."""
+        if isinstance(error, FileNotFoundError):
+            fault = f"{file.name}, which its metadata.yaml lists, is missing"
+        elif something_read or cut_short(file):
+            fault = f"{file.name} {why_broken(file, error)}"
+        else:
+            fault = f"{file.name}: {str(error) or type(error).__name__}"
+        if not something_read:
+            advice = _ADVICE.get(file.suffix, "copy it again")
+            raise BagError(f"bag '{self.path}' cannot be read: {fault}; {advice}") from error
+        self.broken = fault
+
+
+_ADVICE = {
+    ".mcap": "copy it again, or repair it with `mcap recover`",
+    ".db3": "copy it again, or repair it with `.recover` of sqlite3",
+    ".bag": "copy it again, or repair it with `rosbag reindex` of ROS 1",
+}
+
+
+def _data_files(path: Path) -> tuple[list[Path], bool]:
+    """The files with a bag's messages, in order, and whether only metadata.yaml can unpack them.
+
+    Raises:
+        BagError: If there are none.
+    """
+    if path.is_file():
+        if path.suffix not in SUFFIXES:
+            raise BagError(
+                f"'{path}' is no bag: expected a folder with metadata.yaml, or an .mcap, .db3 or "
+                f".bag file"
             )
-        return BagError(f"bag '{self.path}' cannot be read: {error or type(error).__name__}")
+        return [path], False
+    with suppress(Exception):  # whatever it holds: without it, the files tell
+        about = read_yaml(path / "metadata.yaml")["rosbag2_bagfile_information"]
+        # Only the names: files lie in the bag's own folder, whatever folder was written down.
+        files = [path / PurePath(name).name for name in about["relative_file_paths"]]
+        if files:
+            return files, str(about.get("compression_mode") or "none").lower() != "none"
+    files = sorted((f for f in path.iterdir() if f.suffix in (".mcap", ".db3")), key=_by_number)
+    if len({file.suffix for file in files}) > 1:
+        raise BagError(
+            f"folder '{path}' has no usable metadata.yaml, and both .mcap and .db3 files; name one"
+        )
+    if not files:
+        packed = ", but packed files: unpack them with `zstd -d`" if [*path.glob("*.zstd")] else ""
+        raise BagError(
+            f"folder '{path}' is no ROS 2 bag: it has neither a usable metadata.yaml nor .mcap or "
+            f".db3 files{packed}"
+        )
+    return files, False
 
 
-def _cut_short(path: Path) -> bool:
-    """Tell whether an MCAP file among the bag's lacks the magic bytes it must end with."""
-    magic = b"\x89MCAP0\r\n"  # MCAP specification, "Magic"
-    for file in sorted(path.glob("*.mcap")) if path.is_dir() else [path]:
-        with suppress(OSError), file.open("rb") as stream:
-            if stream.read(8) == magic:
-                stream.seek(max(8, file.stat().st_size - 8))
-                if stream.read() != magic:
-                    return True
-    return False
+def _by_number(file: Path) -> list[tuple[int, str]]:
+    """Sorts drive_2 before drive_10, as they were recorded."""
+    parts = re.split(r"(\d+)", file.stem)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def decode(data: bytes, message_type: str) -> Any:
@@ -211,7 +291,7 @@ def decode(data: bytes, message_type: str) -> Any:
     """
     try:
         return _typestore().deserialize_cdr(data, message_type)
-    except (SerdeError, KeyError) as error:
+    except Exception as error:  # older releases of `rosbags` raise assertion and other errors
         raise BagError(f"cannot decode a message of type {message_type}: {error}") from error
 
 
@@ -249,6 +329,28 @@ def with_stamp(message: Message, time: int) -> bytes:
 
 def _time_format(data: bytes) -> str:
     return "<iI" if data[1] & 1 else ">iI"
+
+
+def picture_of(message: Message, long_side: int = 0) -> Picture:
+    """The picture in a message of `IMAGE_TYPES`.
+
+    Args:
+        message: As `Bag.messages` yields it.
+        long_side: As in `picture_from_compressed`; raw images are taken whole.
+
+    Raises:
+        ImageFormatError: If the message is damaged or its picture is none that can be read without
+            cv_bridge.
+    """
+    if message.type not in IMAGE_TYPES:
+        raise ImageFormatError(f"expected {' or '.join(IMAGE_TYPES)}, got {message.type}")
+    try:
+        image = decode(message.data, message.type)
+    except BagError as error:
+        raise ImageFormatError(str(error)) from error
+    if message.type == COMPRESSED_IMAGE:
+        return picture_from_compressed(image.data, image.format, long_side)
+    return picture_from_raw(image.data, image.height, image.width, image.encoding, image.step)
 
 
 def raw_image(picture: NDArray[np.uint8], header: Any) -> bytes:

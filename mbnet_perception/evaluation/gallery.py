@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mbnet_perception.core import images
-from mbnet_perception.core.detections import Selection
+from mbnet_perception.core.detections import Detections, Selection
 from mbnet_perception.core.drawing import FONT, draw_detections
 from mbnet_perception.evaluation.dataset import Dataset, Picture, read_picture
 from mbnet_perception.evaluation.robustness import (
@@ -99,25 +99,47 @@ def show_miss(
     picture = dataset.pictures[miss.place]
     rgb = np.asarray(cv2.cvtColor(read_picture(picture), cv2.COLOR_BGR2RGB), np.uint8)
     shown = degrade(rgb, miss.condition, miss.place, seed)
-    scale = LONG_SIDE / max(picture.height, picture.width)
-    size = (round(picture.width * scale), round(picture.height * scale))
-    enlarged = cv2.resize(shown, size, interpolation=cv2.INTER_CUBIC)
-    canvas = np.asarray(cv2.cvtColor(enlarged, cv2.COLOR_RGB2BGR), np.uint8)
-    areas = _shares(picture)
+    names = [dataset.classes[k] for k in picture.classes]
     files = []
     for detector, missed in zip(detectors, miss.missed, strict=True):
         found, _ = detector.detect(images.Picture(shown, "rgb", *shown.shape[:2]), SELECTION)
-        found = replace(found, boxes=found.boxes * np.float32(scale))
-        drawn = draw_detections(canvas, found, detector.classes)
-        named = sorted(missed, key=lambda row: -areas[row])[:NAMED]
-        for row, (box, k) in enumerate(zip(picture.boxes * scale, picture.classes, strict=True)):
-            _draw_truth(drawn, box, 2 if row in missed else 1)
-            if row in named:
-                _draw_name(drawn, box, f"missed {dataset.classes[k]}")
-        done, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        assert done
-        files.append(encoded.tobytes())
+        files.append(show_objects(shown, found, detector.classes, picture.boxes, names, missed))
     return files
+
+
+def show_objects(
+    rgb: NDArray[np.uint8],
+    found: Detections,
+    classes: Sequence[str],
+    boxes: NDArray[np.float32],
+    names: Sequence[str],
+    missed: Sequence[int],
+) -> bytes:
+    """A JPEG of a picture with truth and detections, drawn as by :func:`show_miss`.
+
+    Args:
+        rgb: (H, W, 3) uint8, stays as it is.
+        found: Detections, in pixels of the picture.
+        classes: The model's class names.
+        boxes: (N, 4) float32 xyxy, picture pixels: the truth.
+        names: N class names.
+        missed: Rows of the truth that are missed.
+    """
+    height, width = rgb.shape[:2]
+    scale = LONG_SIDE / max(height, width)
+    size = (round(width * scale), round(height * scale))
+    resized = cv2.resize(rgb, size, interpolation=cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA)
+    canvas = np.asarray(cv2.cvtColor(resized, cv2.COLOR_RGB2BGR), np.uint8)
+    drawn = draw_detections(canvas, replace(found, boxes=found.boxes * np.float32(scale)), classes)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    named = sorted(missed, key=lambda row: -areas[row])[:NAMED]
+    for row, (box, name) in enumerate(zip(boxes * np.float32(scale), names, strict=True)):
+        _draw_truth(drawn, box, 2 if row in missed else 1)
+        if row in named:
+            _draw_name(drawn, box, f"missed {name}")
+    done, encoded = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert done
+    return encoded.tobytes()
 
 
 def _shares(picture: Picture) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -52,6 +53,21 @@ class Line:
     high: NDArray[np.float64] | None = None
 
 
+def colour_of(number: int) -> int:
+    """Which of the colours a thing has; after six they begin anew."""
+    return number % len(LIGHT_COLOURS)
+
+
+def sign_of(number: int) -> str:
+    """The marker of a thing, as a character."""
+    return MARKER_SIGNS[_marker_of(number)]
+
+
+def _marker_of(number: int) -> int:
+    """Moved on by one whenever the colours begin anew, so that no two of 36 look the same."""
+    return (number + number // len(LIGHT_COLOURS)) % len(MARKERS)
+
+
 def plot_lines(
     lines: Sequence[Line],
     x_label: str,
@@ -72,13 +88,10 @@ def plot_lines(
         page's ``--grid`` and ``--line-0``, ``--line-1``, ....
     """
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(3.6, 2.5))
-        figure.subplots_adjust(left=0.17, right=0.96, bottom=0.18, top=0.97)
-        FigureCanvasSVG(figure)
-        axes = figure.add_subplot()
+        figure, axes = _axes((3.6, 2.5), x_label, y_label, y_max)
         for n, line in enumerate(lines):
-            colour = _LINES[n % len(_LINES)]
-            marker = MARKERS[n % len(MARKERS)] if ticks else ""
+            colour = _LINES[colour_of(n)]
+            marker = MARKERS[_marker_of(n)] if ticks else ""
             axes.plot(line.x, line.y, color=colour, marker=marker, markersize=4.5, linewidth=1.6)
             if line.low is not None and line.high is not None:
                 axes.fill_between(
@@ -88,14 +101,96 @@ def plot_lines(
             axes.set_xticks([x for x, _ in ticks], [text for _, text in ticks])
         else:
             axes.set_xlim(0, 1)
-        axes.set_ylim(0, y_max)
-        axes.set_xlabel(x_label)
-        axes.set_ylabel(y_label)
-        axes.grid(linewidth=0.5)
-        axes.spines[["top", "right"]].set_visible(False)
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+        return _svg(figure)
+
+
+def plot_frontier(
+    x: Sequence[float],
+    y: Sequence[float],
+    best: Sequence[int],
+    x_label: str,
+    y_label: str,
+    y_max: float = 1.0,
+) -> str:
+    """Draw things by what they cost and what they give, and what is the most for each cost.
+
+    Args:
+        x, y: Of each thing; the first has the first colour and marker, and so on.
+        best: Places of those for which nothing gives as much for less, cheapest first; steps run
+            through them, dashed.
+        x_label, y_label, y_max: As of :func:`plot_lines`. The x axis begins at 0, too.
+
+    Returns:
+        An ``<svg>`` element, as from :func:`plot_lines`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes((3.6, 2.5), x_label, y_label, y_max)
+        end = 1.1 * max(x)
+        steps_x = [*(x[n] for n in best), end]
+        steps_y = [*(y[n] for n in best), max(y[n] for n in best)]
+        axes.plot(
+            steps_x, steps_y, color=_TEXT, linewidth=1, linestyle="--", drawstyle="steps-post"
+        )
+        for n, (cost, gain) in enumerate(zip(x, y, strict=True)):
+            colour, marker = _LINES[colour_of(n)], MARKERS[_marker_of(n)]
+            axes.plot(cost, gain, color=colour, marker=marker, markersize=6.5, linestyle="")
+        axes.set_xlim(0, end)
+        return _svg(figure)
+
+
+def plot_over_time(
+    edges: NDArray[np.float64],
+    share: NDArray[np.float64],
+    usual: NDArray[np.float64],
+    number: int,
+    x_label: str,
+    y_label: str,
+) -> str:
+    """Draw a share over time, and dotted what it usually is, in a wide, low plot.
+
+    Args:
+        edges: (N + 1,) times between which the shares hold.
+        share, usual: (N,) of 1; a NaN leaves a gap.
+        number: Of the thing whose share it is, which gives it its colour.
+        x_label, y_label: What the axes mean.
+
+    Returns:
+        An ``<svg>`` element, as from :func:`plot_lines`.
+    """
+    with mpl.rc_context(_STYLE):
+        figure, axes = _axes((5.0, 1.6), x_label, y_label, y_max=1.04)
+        colour = _LINES[colour_of(number)]
+        axes.stairs(share, edges, fill=True, color=colour, alpha=0.16, linewidth=0)
+        axes.stairs(usual, edges, baseline=None, color=_TEXT, linewidth=0.9, linestyle=":")
+        axes.stairs(share, edges, baseline=None, color=colour, linewidth=1.6)
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_yticks([0, 0.5, 1])
+        return _svg(figure)
+
+
+def _axes(
+    size: tuple[float, float], x_label: str, y_label: str, y_max: float
+) -> tuple[Figure, Axes]:
+    """In a picture of that width and height in inches."""
+    width, height = size
+    figure = Figure(figsize=size)
+    figure.subplots_adjust(
+        left=0.6 / width, right=1 - 0.15 / width, bottom=0.45 / height, top=1 - 0.08 / height
+    )
+    FigureCanvasSVG(figure)
+    axes = figure.add_subplot()
+    axes.set_ylim(0, y_max)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(linewidth=0.5)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(file, format="svg", transparent=True, metadata=nothing)
     svg = file.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)

@@ -15,17 +15,12 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import NameValidationException, ParameterException
-from rclpy.executors import ExternalShutdownException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from rclpy.qos_overriding_options import InvalidQosOverridesError
 from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
@@ -60,6 +55,7 @@ from mbnet_perception.nodes.messages import (
 )
 from mbnet_perception.nodes.overlay import Overlay
 from mbnet_perception.nodes.parameters import POINT, DetectorSettings, declare_settings
+from mbnet_perception.nodes.running import START_ERRORS, run_node
 from mbnet_perception.nodes.steering import Steering
 
 DIAGNOSTICS_PERIOD = 1.0
@@ -67,17 +63,7 @@ WATCH_PERIOD = 0.2
 FAULTS_THAT_LAST = 3
 CLOCKS_TOGETHER = 0.02  # seconds between two readings that count as one
 HANDOVER = 0.0006  # seconds, in which the worker gets from its frame to the network
-PAUSE_AFTER_ERROR = 0.1  # seconds; an error that comes again at once must not take the processor
 SETTINGS = tuple(row.name for row in fields(DetectorSettings))
-
-# What the user can put right; rclpy's own errors are RuntimeErrors, as is ModelError.
-START_ERRORS = (
-    RuntimeError,
-    ValueError,
-    ParameterException,
-    NameValidationException,
-    InvalidQosOverridesError,
-)
 
 
 @dataclass(frozen=True)
@@ -169,7 +155,7 @@ class DetectorNode(LifecycleNode):
         self._perception = b""
         self._faults_said: set[tuple[str, str]] = set()
 
-        self._settings = declare_settings(self)
+        self._settings = declare_settings(self, DetectorSettings)
         self._look_at_clock()
         self._board_reader = BoardReader()
         self._board = self._board_reader.read()
@@ -603,44 +589,7 @@ class DetectorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal ends it; 1 where it cannot start."""
-    node = None
-    try:
-        rclpy.init(args=args)
-        node = DetectorNode()
-        while rclpy.ok():
-            _spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception as error:
-        # A signal shuts ROS down, and what is being made or used just then fails.
-        if not rclpy.ok():
-            return 0
-        if node or not isinstance(error, START_ERRORS):
-            raise
-        get_logger("detector").fatal(f"cannot start: {error}")
-        return 1
-    finally:
-        if node:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return 0
-
-
-def _spin(node: DetectorNode) -> None:
-    """Spin until a signal comes, or an error, which the log is told.
-
-    rclpy raises what goes wrong with a single request, such as a parameter of an unknown type,
-    through spin. Nobody's request may end the detector.
-    """
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        raise
-    except Exception as error:
-        if not rclpy.ok():
-            raise
-        node.get_logger().error(f"goes on after {type(error).__name__}: {error}")
-        sleep(PAUSE_AFTER_ERROR)
+    return run_node("detector", DetectorNode, args)
 
 
 if __name__ == "__main__":

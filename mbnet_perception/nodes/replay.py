@@ -46,7 +46,7 @@ class ReplaySettings:
     """What to replay and how; the node's parameters.
 
     Attributes:
-        bag: Folder, .mcap or .db3 file.
+        bag: Folder, .mcap or .db3 file, or .bag file of ROS 1.
         topics: Image topics to publish; empty means all.
         rate: Factor on the pace of the recording.
         fps: Pictures a second, whatever the recording's pace; of several image topics, the one
@@ -184,8 +184,14 @@ class ReplayNode(Node):
                 start = max(start, time.monotonic() - due - gap / 2)
                 self._wait(start + due, message.log_time)
                 self._publish(message, ready)
+            broken = self._bag.broken
             if not self.images:
-                raise BagError(f"bag '{settings.bag}' has no usable picture on its image topics")
+                raise BagError(
+                    f"bag '{settings.bag}' has no usable picture on its image topics"
+                    + (f": {broken}" if broken else "")
+                )
+            if broken:
+                self.get_logger().warning(f"that is not all of the bag: {broken}", once=True)
             if not settings.loop:
                 break
             start += last + gap
@@ -278,12 +284,13 @@ class ReplayNode(Node):
 
     def _publish(self, original: Message, ready: Message) -> None:
         data = ready.data
-        if not self._settings.clock:
-            try:
-                data = bags.with_stamp(ready, self._new_stamp(bags.stamp(original.data)))
-            except BagError as error:  # damaged, or ground truth of an older vision_msgs
-                self._leave_out(original, error)
-                return
+        try:
+            stamp = bags.stamp(original.data)
+            if not self._settings.clock:
+                data = bags.with_stamp(ready, self._new_stamp(stamp))
+        except BagError as error:  # damaged, or ground truth of an older vision_msgs
+            self._leave_out(original, error)
+            return
         # Counted first, so that an interruption leaves nothing out that was sent.
         if original.type in bags.IMAGE_TYPES:
             self.images += 1

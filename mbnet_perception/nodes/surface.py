@@ -1,4 +1,4 @@
-"""The README's tables of what the detector node offers to ROS, made from what the node is made of.
+"""The README's tables of what the nodes offer to ROS, made from what the nodes are made of.
 
 `python -m mbnet_perception.nodes.surface README.md` writes them between their markers.
 """
@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import Field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mbnet_perception.nodes.endpoints import CAMERA, ENDPOINTS, Endpoint
-from mbnet_perception.nodes.parameters import DetectorSettings
+from mbnet_perception.nodes.parameters import DetectorSettings, Settings, WeatherSettings
 
 MARKED = re.compile(r"(?<=<!-- table: )(\w+)( -->\n)(.*?)(?=<!-- end of table -->)", re.DOTALL)
 """A table between its markers: its name, the marker's end, and what stands there."""
@@ -24,7 +25,7 @@ TYPES = {bool: "boolean", int: "integer", float: "double", str: "string"}
 
 
 def topic_table() -> str:
-    """Topics of the node, in Markdown."""
+    """Topics of the detector, in Markdown."""
     rows = [
         (_names(one), f"`{one.type_name}`", one.direction, _qos(one), _prose(one.meaning))
         for one in ENDPOINTS
@@ -34,7 +35,7 @@ def topic_table() -> str:
 
 
 def service_table() -> str:
-    """Services of the node, in Markdown."""
+    """Services of the detector, in Markdown."""
     rows = [
         (_names(one), f"`{one.type_name}`", _prose(one.meaning))
         for one in ENDPOINTS
@@ -43,8 +44,8 @@ def service_table() -> str:
     return _table(("service", "type", "meaning"), rows)
 
 
-def parameter_table() -> str:
-    """Parameters of the node, in Markdown."""
+def parameter_table(table: type[Settings]) -> str:
+    """Parameters of a node, in Markdown."""
     rows = [
         (
             f"`{row.name}`",
@@ -54,12 +55,17 @@ def parameter_table() -> str:
             "no" if row.metadata["read_only"] else "yes",
             _prose(row.metadata["description"]),
         )
-        for row in fields(DetectorSettings)
+        for row in fields(table)
     ]
     return _table(("name", "type", "default", "range", "at run time", "meaning"), rows)
 
 
-TABLES = {"topics": topic_table, "services": service_table, "parameters": parameter_table}
+TABLES: dict[str, Callable[[], str]] = {
+    "topics": topic_table,
+    "services": service_table,
+    "parameters": partial(parameter_table, DetectorSettings),
+    "weather_parameters": partial(parameter_table, WeatherSettings),
+}
 
 
 def renewed(text: str) -> str:
@@ -142,7 +148,7 @@ def _range(row: Field[Any]) -> str:
 
 def _prose(text: str) -> str:
     """Text of a cell: names as code, so that Markdown takes no <topic> for HTML."""
-    names = r"<[\w ]+>(?:/\w+)*|(?<!\w)~?/\w+(?:/\w+)*|\w+_\w+(?:/\w+)*"
+    names = r"(?:~/)?<[\w ]+>(?:/\w+)*|(?<!\w)~?/\w+(?:/\w+)*|\w+_\w+(?:/\w+)*"
     return re.sub(names, lambda match: f"`{match[0]}`", text).replace("|", r"\|")
 
 

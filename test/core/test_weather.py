@@ -5,7 +5,7 @@ import pytest
 from mbnet_perception.core import weather
 from mbnet_perception.core.night import add_night, from_srgb, night_illuminance
 from mbnet_perception.core.scene import DrivingScene
-from mbnet_perception.core.weather import CONDITIONS, SEVERITIES, apply_weather
+from mbnet_perception.core.weather import CONDITIONS, SEVERITIES, apply_weather, milliseconds_since
 
 WEATHERS = CONDITIONS[1:]
 
@@ -51,6 +51,22 @@ def test_follows_from_its_arguments_alone(condition):
     assert np.any(frames[0] != frames[1])
     assert np.any(apply_weather(image, condition, 3, 12) != frames[0])
     apply_weather(image, condition, 3, -1)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "milliseconds"),
+    [
+        (0, 0),
+        (499_999, 0),
+        (500_001, 1),
+        (33_333_333, 33),
+        (3600 * 10**9, 3_600_000),
+        (-(10**9), -1000),
+    ],
+)
+def test_the_number_of_a_picture_follows_from_its_stamp(nanoseconds, milliseconds):
+    start = 1_750_000_000 * 10**9
+    assert milliseconds_since(start, start + nanoseconds) == milliseconds
 
 
 @pytest.mark.parametrize("condition", ["fog", "rain"])

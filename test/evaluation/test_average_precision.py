@@ -11,6 +11,10 @@ from pycocotools.cocoeval import COCOeval
 
 from mbnet_perception.core.detections import Detections
 from mbnet_perception.evaluation.average_precision import (
+    NEITHER,
+    RIGHT,
+    WRONG,
+    are_within,
     count_boxes,
     join_matches,
     match,
@@ -166,6 +170,50 @@ def test_data_without_boxes_cannot_be_measured():
         measure(Dataset(("car",), (empty,)), [nothing], ("car",))
 
 
+def test_beyond_the_best_hundred_of_a_class_nothing_counts():
+    alarms = [(THERE, CAR, 0.9)] * 99
+    scene = picture((HERE, CAR))
+    last = (HERE, CAR, 0.5)
+    assert car_result([scene], [found(*alarms, last)]).ap50 == pytest.approx(1 / 100)
+    assert car_result([scene], [found(*alarms, (THERE, CAR, 0.8), last)]).ap50 == 0
+    others = [(THERE, PERSON, 0.9)] * 100
+    assert car_result([scene], [found(*others, last)]).ap50 == 1
+
+
+# HERE is 0.4 of the picture high, THERE 0.3.
+@pytest.mark.parametrize(
+    ("height_range", "alarm", "expected"),
+    [
+        pytest.param((0.35, 1), (60, 10, 90, 50), WRONG, id="an alarm of such a height counts"),
+        pytest.param((0.35, 1), (60, 10, 90, 40), NEITHER, id="one of another height does not"),
+        pytest.param((0.35, 1), THERE, NEITHER, id="nor does one that is right about another"),
+        pytest.param((0.35, 1), (60, 60, 90, 96), NEITHER, id="nor if only the box is another"),
+        pytest.param((0.4, 1), (60, 10, 90, 50), WRONG, id="the low end is in the range"),
+        pytest.param((0.1, 0.4), (60, 10, 90, 50), NEITHER, id="the high end is not"),
+    ],
+)
+def test_only_boxes_in_the_range_of_heights_count(height_range, alarm, expected):
+    scene = picture((HERE, CAR), (THERE, CAR))
+    detections = found((HERE, CAR, 0.9), (alarm, CAR, 0.8))
+    status = match(of([scene]), [detections], CLASSES, height_range).status
+    right = RIGHT if height_range[1] == 1 else NEITHER
+    assert status[:, 0].tolist() == [right, expected]
+
+
+def test_of_equal_overlaps_the_last_is_taken():
+    scene = picture((HERE, CAR), (HERE, CAR))
+    assert match(of([scene]), [found((HERE, CAR, 0.5))], CLASSES).found.tolist() == [0, 0.5]
+
+
+def test_a_box_in_the_range_goes_before_a_better_one_outside_it():
+    # Shares 35 of 40 rows with the box that counts, 35 of 37 with the one that is too low for it.
+    scene = picture(((10, 10, 50, 50), CAR), ((10, 10, 50, 43), CAR))
+    detection = found(((10, 10, 50, 45), CAR, 0.9))
+    matches = match(of([scene]), [detection], CLASSES, (0.35, 1))
+    assert (matches.status[0, 0], matches.found.tolist()) == (RIGHT, [pytest.approx(0.9), 0])
+    assert match(of([scene]), [detection], CLASSES).found.tolist() == [0, pytest.approx(0.9)]
+
+
 # Whatever the labels and the detections, the weighted metric is the one of pycocotools.
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -193,7 +241,7 @@ def random_picture(rng):
 def random_detections(rng, scene, scores):
     """Some near the objects, several for one, and some anywhere."""
     near = np.repeat(scene.boxes, rng.integers(0, 3, len(scene.boxes)), axis=0)
-    near = near + rng.uniform(-4, 4, near.shape)
+    near = near + rng.uniform(-2.4, 2.4, near.shape)  # sides are at least 5
     boxes = np.vstack([near, random_boxes(rng, rng.integers(0, 4))])
     labels = rng.integers(0, 2, len(boxes))
     return found(*((box, k, next(scores)) for box, k in zip(boxes, labels, strict=True)))
@@ -213,8 +261,11 @@ def of(scenes):
     return Dataset(CLASSES, tuple(scenes))
 
 
-def pycocotools_precision(scenes, detections):
-    """(10 overlaps, 101 recalls, classes), of its own accumulation."""
+def pycocotools_precision(scenes, detections, height_range=(0, np.inf)):
+    """(10 overlaps, 101 recalls, classes), of its own accumulation.
+
+    Its ranges of areas become ranges of heights by giving it heights for areas.
+    """
 
     def xywh(box):
         x1, y1, x2, y2 = np.asarray(box, np.float64).tolist()
@@ -234,7 +285,7 @@ def pycocotools_precision(scenes, detections):
                     "image_id": i,
                     "category_id": int(k),
                     "bbox": [x, y, w, h],
-                    "area": w * h,
+                    "area": h / 100,
                     "iscrowd": crowd,
                 }
             )
@@ -250,7 +301,13 @@ def pycocotools_precision(scenes, detections):
     }
     with contextlib.redirect_stdout(io.StringIO()):
         coco.createIndex()
-        evaluation = COCOeval(coco, coco.loadRes(np.array(rows, np.float64)), "bbox")
+        results = coco.loadRes(np.array(rows, np.float64))
+        for row in results.anns.values():
+            row["area"] = row["bbox"][3] / 100
+        evaluation = COCOeval(coco, results, "bbox")
+        low, high = height_range
+        evaluation.params.areaRng = [[low, np.nextafter(high, 0)]]  # its ranges hold both ends
+        evaluation.params.areaRngLbl = ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation.eval["precision"][:, :, :, 0, -1]
@@ -269,6 +326,25 @@ def test_equal_weights_give_what_pycocotools_gives(seed, ties):
     np.testing.assert_allclose(ap, expected.mean((0, 1)), atol=1e-9)
     np.testing.assert_allclose(ap50, expected[0].mean(0), atol=1e-9)
     np.testing.assert_allclose(precision_at_recalls(matches, boxes), expected[0].T, atol=1e-9)
+
+
+@A_FEW
+@given(seed=SEEDS, ties=st.booleans(), edges=st.tuples(st.integers(5, 20), st.integers(21, 31)))
+def test_ranges_of_heights_give_what_pycocotools_gives(seed, ties, edges):
+    height_range = (edges[0] / 100, edges[1] / 100)
+    scenes, detections = random_case(seed, ties=ties)
+    scenes.append(picture(((0, 0, 20, 20.5), CAR), ((0, 50, 20, 70.5), PERSON)))  # always in it
+    detections.append(found(((0, 0, 20, 20.5), CAR, 0.4)))
+    expected = pycocotools_precision(scenes, detections, height_range)
+    matches = match(of(scenes), detections, CLASSES, height_range)
+    inside = [
+        scene.classes[are_within((scene.boxes[:, 3] - scene.boxes[:, 1]) / 100, height_range)]
+        for scene in scenes
+    ]
+    boxes = np.array([np.bincount(labels, minlength=2) for labels in inside])
+    ap, ap50 = weighted_ap(matches, boxes, np.ones((len(scenes), 1)))[:, :, 0]
+    np.testing.assert_allclose(ap, expected.mean((0, 1)), atol=1e-9)
+    np.testing.assert_allclose(ap50, expected[0].mean(0), atol=1e-9)
 
 
 @A_FEW

@@ -4,9 +4,16 @@ import cv2
 import numpy as np
 import pytest
 
+from mbnet_perception.core.detections import Detections
 from mbnet_perception.core.drawing import class_colour
 from mbnet_perception.evaluation.dataset import Dataset, Picture
-from mbnet_perception.evaluation.gallery import LONG_SIDE, Miss, show_miss, worst_misses
+from mbnet_perception.evaluation.gallery import (
+    LONG_SIDE,
+    Miss,
+    show_miss,
+    show_objects,
+    worst_misses,
+)
 from mbnet_perception.evaluation.robustness import (
     Accuracy,
     Condition,
@@ -162,3 +169,16 @@ def test_the_picture_is_under_its_condition(dataset, make_model, make_metadata):
         image = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
         shown.append(image[200:300, 200:300].std())
     assert shown[1] > 2 * shown[0] > 2
+
+
+def test_a_large_picture_is_shown_smaller_and_stays_as_it_is():
+    rgb = np.full((2 * LONG_SIDE, 4 * LONG_SIDE, 3), (200, 90, 10), np.uint8)
+    before = rgb.copy()
+    nothing = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, int))
+    boxes = np.array([[400, 400, 1200, 800]], np.float32)
+    file = show_objects(rgb, nothing, ["car"], boxes, ["car"], [])
+    bgr = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    assert bgr.shape == (LONG_SIDE // 2, LONG_SIDE, 3)
+    assert abs(bgr[20, 20] - (10, 90, 200)).max() < 5
+    assert abs(bgr[110:190, 100].mean(1) - 100).max() > 60  # the left edge, four times as small
+    np.testing.assert_array_equal(rgb, before)

@@ -1,7 +1,6 @@
 import json
 import os
 import re
-from html.parser import HTMLParser
 
 import cv2
 import numpy as np
@@ -18,40 +17,7 @@ from mbnet_perception.evaluation.robustness import (
     list_conditions,
 )
 
-VOID = {"meta", "img", "br", "wbr"}
 NAME = '<b>bold</b> & "quoted" model'
-
-
-class Page(HTMLParser):
-    """Checks that every element ends, and collects what the page holds."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.tags, self.attributes, self.words = [], [], [], []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open[-1:] != ["style"]:
-            self.words += data.split()
-
-    @property
-    def text(self):
-        return " ".join(self.words)
 
 
 @pytest.fixture(scope="module")
@@ -95,8 +61,8 @@ def page(measured, tmp_path_factory):
     return path
 
 
-def test_the_page_is_whole_and_says_that_weather_is_synthetic(page):
-    content = Page(page.read_text())
+def test_the_page_is_whole_and_says_that_weather_is_synthetic(read_page, page):
+    content = read_page(page.read_text())
     assert content.text.startswith("Robustness on a <i> & b.json")
     assert "Weather and corruptions are synthetic" in content.text
     assert "4 pictures, 3 objects" in content.text
@@ -105,8 +71,8 @@ def test_the_page_is_whole_and_says_that_weather_is_synthetic(page):
     assert "other" in content.text
 
 
-def test_the_page_needs_nothing_else(page):
-    content = Page(page.read_text())
+def test_the_page_needs_nothing_else(read_page, page):
+    content = read_page(page.read_text())
     assert not {"script", "link", "iframe", "object"} & set(content.tags)
     sources = [value for name, value in content.attributes if name in ("src", "href", "srcset")]
     assert sources
@@ -124,8 +90,8 @@ def test_the_page_has_both_colour_schemes_and_room_for_narrow_screens(page):
         assert len(re.findall(rf"--line-{n}: #", text)) == 2
 
 
-def test_there_are_all_plots_and_pictures(page, measured):
-    content = Page(page.read_text())
+def test_there_are_all_plots_and_pictures(read_page, page, measured):
+    content = read_page(page.read_text())
     # Three kinds against severity, for AP and AP50; clear and three kinds as curves; one class.
     assert content.tags.count("svg") == 3 * 2 + 4 + 1
     assert all(title in content.text for title in ("AP50 against severity", "Worst misses"))
@@ -136,8 +102,8 @@ def test_there_are_all_plots_and_pictures(page, measured):
     assert "misses 0 of 1" in content.text
 
 
-def test_the_tables_hold_the_figures(page, measured):
-    content = Page(page.read_text())
+def test_the_tables_hold_the_figures(read_page, page, measured):
+    content = read_page(page.read_text())
     *_, result = measured
     summary = result.models[0].summaries["weather"]
     assert f"{100 * summary.rpc.ap50.value:.1f}" in content.words
@@ -183,22 +149,22 @@ def test_a_full_disk_leaves_the_old_one(page, measured, monkeypatch):
     assert sorted(file.name for file in page.parent.iterdir()) == ["report.html", "report.json"]
 
 
-def test_clear_weather_alone_makes_a_report(measured, tmp_path):
+def test_clear_weather_alone_makes_a_report(read_page, measured, tmp_path):
     data, dataset, contenders, _ = measured
     result = evaluate_robustness(dataset, contenders[:1], list_conditions([], [], [1]), resamples=0)
-    content = Page(write_report(tmp_path, data, dataset, contenders[:1], result).read_text())
+    content = read_page(write_report(tmp_path, data, dataset, contenders[:1], result).read_text())
     assert "What is left" not in content.text
     assert "95 %" not in content.text
     assert content.tags.count("svg") == 2
 
 
-def test_the_command_writes_a_report(labels, measured, tmp_path, capsys):
+def test_the_command_writes_a_report(read_page, labels, measured, tmp_path, capsys):
     file = tmp_path / "model.onnx"
     file.write_bytes(measured[2][1].model)
     command = ["evaluate", "--data", str(labels), "--model", str(file), "--resolution", "64"]
     folder = tmp_path / "new" / "report"
     assert cli.main([*command, "--bootstrap", "5", "--report", str(folder)]) == 0
     assert capsys.readouterr().err.splitlines()[-1] == f"report: {folder / 'report.html'}"
-    assert Page((folder / "report.html").read_text()).text.startswith(
+    assert read_page((folder / "report.html").read_text()).text.startswith(
         "Robustness on a <i> & b.json"
     )

@@ -322,7 +322,7 @@ def test_an_operating_point_without_a_model_is_refused_with_a_list(rig):
         ({"max_age_ms": -1}, "max_age_ms"),
         ({"classes": ["car", "cat"]}, r"\['cat'\] are unknown; the model knows .*'car'"),
         ({"classes": None}, "classes must have a value"),
-        ({"alpha": "wide"}, "type"),
+        ({"alpha": "wide"}, "must be a number"),
         ({"camera_topics": ["/other"]}, "read-only"),
         ({"alpha": 0.35, "score_threshold": -1.0}, "score_threshold"),
     ],
@@ -454,7 +454,7 @@ def test_a_bad_parameter_is_named_and_the_node_does_not_start():
     process = start("-p", "alpha:=wide")
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "'alpha'" in errors
+    assert "alpha must be a number, got 'wide'" in errors
     assert "Traceback" not in errors
 
 

@@ -260,8 +260,8 @@ def test_whatever_images_come_each_is_answered_or_counted_and_memory_does_not_gr
 # Parameters
 
 
-def within(kind, low, high):
-    return lambda value: type(value) is kind and low <= value <= high
+def within(low, high, *kinds):
+    return lambda value: type(value) in kinds and low <= value <= high
 
 
 def known_classes(value):
@@ -270,15 +270,15 @@ def known_classes(value):
 
 # What a value must be, beside the operating point; other parameters cannot be set at all.
 RULES = {
-    "score_threshold": within(float, 0, 1),
-    "iou_threshold": within(float, 0, 1),
-    "max_detections": within(int, 1, 300),
-    "max_age_ms": within(int, 0, 60_000),
-    "latency_budget_ms": within(int, 0, 60_000),
-    "stale_after_ms": within(int, 1, 60_000),
-    "overlay_rate_hz": within(int, 0, 60),
+    "score_threshold": within(0, 1, int, float),  # a user's 1 means 1.0
+    "iou_threshold": within(0, 1, int, float),
+    "max_detections": within(1, 300, int),
+    "max_age_ms": within(0, 60_000, int),
+    "latency_budget_ms": within(0, 60_000, int),
+    "stale_after_ms": within(1, 60_000, int),
+    "overlay_rate_hz": within(0, 60, int),
     "classes": known_classes,
-    "use_sim_time": within(bool, False, True),
+    "use_sim_time": within(False, True, bool),
 }
 GOOD = {
     "score_threshold": (0.0, 0.4, 1.0),
@@ -320,7 +320,7 @@ def acceptable(values, point):
         all(rule(values[name]) for name, rule in RULES.items() if name in values)
         and not values.keys() - RULES.keys() - set(POINT)
         and (point["backbone"], point["precision"]) == ("mobilenet_v2", "fp32")
-        and type(point["alpha"]) is float
+        and type(point["alpha"]) in (int, float)
         and type(point["resolution"]) is int
         and point["resolution"] in WIDTHS.get(point["alpha"], ())
     )

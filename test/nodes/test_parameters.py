@@ -8,7 +8,12 @@ from rclpy.parameter import Parameter
 
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.inference.models import OperatingPoint
-from mbnet_perception.nodes.parameters import DetectorSettings, declare_settings
+from mbnet_perception.nodes.parameters import (
+    DetectorSettings,
+    WeatherSettings,
+    declare_settings,
+    values_from_text,
+)
 
 READ_ONLY = {
     "camera_topics",
@@ -35,7 +40,7 @@ def node_with():
 
 def test_without_arguments_the_defaults_hold(node_with):
     node = node_with()
-    settings = declare_settings(node)
+    settings = declare_settings(node, DetectorSettings)
     assert settings == DetectorSettings()
     assert settings.point == OperatingPoint()
     assert settings.selection == Selection()
@@ -71,7 +76,7 @@ def test_a_parameter_file_is_honoured(node_with, tmp_path):
             models_folder: /models
         """
     )
-    settings = declare_settings(node_with("--params-file", str(file)))
+    settings = declare_settings(node_with("--params-file", str(file)), DetectorSettings)
     assert settings == DetectorSettings(
         camera_topics=("/front/image_raw", "/rear/image_raw"),
         camera_weights=(2.0, 0.5),
@@ -99,7 +104,7 @@ def test_a_parameter_file_is_honoured(node_with, tmp_path):
 
 def test_every_parameter_is_described_and_what_needs_a_restart_is_read_only(node_with):
     node = node_with()
-    declare_settings(node)
+    declare_settings(node, DetectorSettings)
     names = [row.name for row in fields(DetectorSettings)]
     described = dict(zip(names, node.describe_parameters(names), strict=True))
     assert {name for name, d in described.items() if d.read_only} == READ_ONLY
@@ -126,12 +131,14 @@ def test_every_parameter_is_described_and_what_needs_a_restart_is_read_only(node
         ("camera_weights:=[0.0]", ValueError, "camera_weights must be greater than 0"),
         ("camera_weights:=[.nan]", ValueError, "camera_weights must be greater than 0"),
         ("camera_weights:=[a]", ValueError, r"must be a list of numbers, got \['a'\]"),
+        ("alpha:=wide", ValueError, "alpha must be a number, got 'wide'"),
+        ("alpha:=true", ValueError, "alpha must be a number, got True"),
         ("classes:=car", ValueError, "classes must be a list of strings, got 'car'"),
     ],
 )
 def test_nonsense_is_refused_by_name(node_with, argument, error, message):
     with pytest.raises(error, match=message):
-        declare_settings(node_with("-p", argument))
+        declare_settings(node_with("-p", argument), DetectorSettings)
 
 
 def test_a_topic_that_names_the_transport_too_is_refused():
@@ -155,7 +162,7 @@ def test_the_settings_check_their_ranges_without_ros(name, value):
 
 def test_an_empty_list_of_classes_comes_in_several_types_and_means_all(node_with):
     node = node_with("-p", "classes:=[]")
-    settings = declare_settings(node)
+    settings = declare_settings(node, DetectorSettings)
     assert settings.classes == ()
     assert node.get_parameter("classes").type_ == Parameter.Type.STRING_ARRAY
     some = settings.changed([Parameter("classes", value=["car"])])
@@ -171,3 +178,56 @@ def test_changes_keep_the_rest_and_pass_over_other_parameters():
     )
     assert (changed.alpha, changed.max_age_ms) == (0.35, 50)
     assert settings.alpha == OperatingPoint.alpha
+
+
+def test_a_whole_number_is_a_number(node_with):
+    settings = declare_settings(node_with("-p", "severity:=4"), WeatherSettings)
+    assert (settings.severity, type(settings.severity)) == (4, float)
+    changed = settings.changed([Parameter("severity", value=2)])
+    assert (changed.severity, type(changed.severity)) == (2, float)
+    with pytest.raises(ValueError, match="severity must have a value"):
+        settings.changed([Parameter("severity", Parameter.Type.NOT_SET)])
+
+
+@pytest.mark.parametrize("value", [0.9, 5.1, float("nan")])
+def test_severities_that_there_are_not_are_refused(value):
+    with pytest.raises(ValueError, match=r"severity must be in \[1.0, 5.0\]"):
+        WeatherSettings(severity=value)
+
+
+def test_arguments_of_a_launch_become_values_of_the_parameters_type():
+    texts = {
+        "alpha": "1",
+        "resolution": "224",
+        "precision": "8",
+        "autostart": "False",
+        "camera_topics": "/a, /b",
+        "camera_weights": "2,1",
+        "max_age_ms": "",
+        "use_sim_time": "true",
+    }
+    values = values_from_text(DetectorSettings, texts)
+    assert values == {
+        "alpha": 1.0,
+        "resolution": 224,
+        "precision": "8",
+        "autostart": False,
+        "camera_topics": ["/a", "/b"],
+        "camera_weights": [2.0, 1.0],
+        "use_sim_time": True,
+    }
+    assert [type(values[name]) for name in ("alpha", "resolution")] == [float, int]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("alpha", "wide", "a number"),
+        ("resolution", "320.5", "a whole number"),
+        ("autostart", "1", "true or false"),
+        ("camera_weights", "1,x", "a number"),
+    ],
+)
+def test_arguments_of_a_launch_that_cannot_be_meant_are_refused(name, text, expected):
+    with pytest.raises(ValueError, match=rf"argument {name} must be {expected}, got"):
+        values_from_text(DetectorSettings, {name: text})

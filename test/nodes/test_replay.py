@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
+from rosbags.convert.converter import convert
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 from rosgraph_msgs.msg import Clock
@@ -20,6 +22,7 @@ from mbnet_perception.evaluation.bags import Bag, CameraBagWriter, Message
 from mbnet_perception.evaluation.sample_drive import write_drive
 from mbnet_perception.nodes import replay
 
+SAMPLE = Path(__file__).parents[1] / "data" / "sample_drive"
 DEADLINE = 30.0
 RATE = 15.0
 PICTURES = 45
@@ -209,6 +212,35 @@ def test_raw_images_of_an_sqlite_bag_are_replayed(listener, tmp_path):
     assert {(i.width, i.height, i.encoding, i.header.frame_id) for i in left} == {
         (3, 2, "rgb8", "/left")
     }
+
+
+def test_a_bag_of_ros_1_is_replayed(listener, drive, tmp_path):
+    convert([drive], tmp_path / "d.bag", "", 9, None, "", None, None, (), (), (), ())
+    truths = listener.hear(Detection2DArray, bags.GROUND_TRUTH_TOPIC)
+    images = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
+    process = listener.start(tmp_path / "d.bag", fps=150)
+    listener.until(lambda: len(images) == len(truths) == PICTURES)
+    assert listener.ended(process)[0] == 0
+    assert [bytes(i.data) for i in images] == [
+        i.data.tobytes() for i in recorded(drive, bags.IMAGE_TOPIC)
+    ]
+    assert [nanoseconds(t.header) for t in truths] == [nanoseconds(i.header) for i in images]
+    assert [len(t.detections) for t in truths] == [
+        len(t.detections) for t in recorded(drive, bags.GROUND_TRUTH_TOPIC)
+    ]
+
+
+def test_a_bag_that_is_cut_short_is_replayed_up_to_the_break(listener, tmp_path):
+    content = (SAMPLE / "sample_drive.mcap").read_bytes()
+    (tmp_path / "cut.mcap").write_bytes(content[: len(content) // 3])
+    images = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
+    process = listener.start(tmp_path / "cut.mcap", fps=150)
+    status, out, errors = listener.ended(process)
+    whole = recorded(tmp_path / "cut.mcap", bags.IMAGE_TOPIC)
+    listener.until(lambda: len(images) == len(whole))
+    assert status == 0
+    assert f"replayed {len(whole)} images" in out
+    assert "that is not all of the bag: cut.mcap is cut short: its end is missing" in errors
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,75 @@
+"""How a node runs: until a signal ends it, whatever single requests hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import sleep
+
+import rclpy
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.qos_overriding_options import InvalidQosOverridesError
+
+PAUSE_AFTER_ERROR = 0.1  # seconds; an error that comes again at once must not take the processor
+
+# What the user can put right; rclpy's own errors are RuntimeErrors.
+START_ERRORS = (
+    RuntimeError,
+    ValueError,
+    ParameterException,
+    NameValidationException,
+    InvalidQosOverridesError,
+)
+
+
+def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Make a node and run it until a signal ends it.
+
+    Args:
+        name: For the log, where the node cannot be made.
+        make: Called once ROS is there.
+        args: For ROS; those of the command line by default.
+
+    Returns:
+        Exit status: 1 where the node cannot start, and the log says why.
+    """
+    node = None
+    try:
+        rclpy.init(args=args)
+        node = make()
+        while rclpy.ok():
+            _spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except Exception as error:
+        # A signal shuts ROS down, and what is being made or used just then fails.
+        if not rclpy.ok():
+            return 0
+        if node or not isinstance(error, START_ERRORS):
+            raise
+        get_logger(name).fatal(f"cannot start: {error}")
+        return 1
+    finally:
+        if node:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _spin(node: Node) -> None:
+    """Spin until a signal comes, or an error, which the log is told.
+
+    rclpy raises what goes wrong with a single request, such as a parameter of an unknown type,
+    through spin. Nobody's request may end a node.
+    """
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        raise
+    except Exception as error:
+        if not rclpy.ok():
+            raise
+        node.get_logger().error(f"goes on after {type(error).__name__}: {error}")
+        sleep(PAUSE_AFTER_ERROR)
