@@ -3,7 +3,8 @@
 Writes a bag of 640x480 JPEG at 30 Hz by repeating the sample drive's pictures with new stamps, runs
 one operating point in clear weather in one process, and prints pictures a second of the whole call,
 those of `Detector.detect` on the same pictures in memory (before and after), their ratio, and the
-memory of the process after a minute of work (or a quarter of it, if shorter) and at the end.
+memory of the process after a minute of work (or a quarter of it, if shorter) and at the end. Then
+the figures are made, each answer held against the surest ones, and what that takes is printed, too.
 
     python benchmarks/bag_rate.py [--minutes 60] [--alpha 0.5] [--resolution 320] [--folder FOLDER]
 """
@@ -11,6 +12,7 @@ memory of the process after a minute of work (or a quarter of it, if shorter) an
 from __future__ import annotations
 
 import argparse
+import resource
 import tempfile
 import threading
 import time
@@ -22,6 +24,7 @@ import numpy as np
 from mbnet_perception.core.images import Picture
 from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.bag_run import BagPlan, evaluate_bags
+from mbnet_perception.evaluation.bag_score import score
 from mbnet_perception.evaluation.bags import (
     IMAGE_TOPIC,
     START,
@@ -107,6 +110,10 @@ def main() -> None:
         bare.append(bare_rate(point, pictures))
         (facts,) = cache.all_facts()
         busy = float(cache.run(facts, point, cache.plan.conditions[0]).seconds.sum())
+        before, started = resident(), time.perf_counter()
+        score([facts], [None], cache.plan.points, cache.plan.conditions, cache.run)
+        scoring = time.perf_counter() - started
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     assert facts.frames == count
     rate, alone = count / elapsed, sum(bare) / 2
     early = min(60, len(memory.seen) // 4)
@@ -115,6 +122,7 @@ def main() -> None:
     print(f"network   {alone:7.1f} pictures/s ({bare[0]:.1f} before, {bare[1]:.1f} after)")
     print(f"ratio     {rate / alone:7.3f}")
     print(f"memory    {memory.seen[early]:7.0f} MB after {early + 1} s, {end:.0f} MB at the end")
+    print(f"figures   {scoring:7.1f} s, {before:.0f} MB before, {peak:.0f} MB at most")
 
 
 if __name__ == "__main__":

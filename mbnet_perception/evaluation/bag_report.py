@@ -335,8 +335,9 @@ def _choice(view: _View) -> list[str]:
     text = (
         "For a time that is there for each picture, the operating point with the best "
         f"{view.measure}{' in weather' if view.weather_kinds else ''} that stays within it nine "
-        "times of ten. The time is that of <code>Detector.detect</code> on one thread of "
-        f"{escape(view.of.machine)}; transport, waiting and publishing are not in it."
+        "times of ten. The time is that of resizing and the network on one thread of "
+        f"{escape(view.of.machine)}; transport, waiting, decoding, picking boxes and publishing "
+        "are not in it."
     )
     if view.weather_kinds:
         text += f" What is left is the {view.measure} in weather as a share of the clear one (rPC)."

@@ -20,7 +20,7 @@ class FrameDetections:
     Attributes:
         stamps: (F,) int64 stamp of each frame's header, ns since the epoch, in the bag's order.
         sizes: (F, 2) int32 height and width of each picture.
-        seconds: (F,) float32 that `Detector.detect` took for each.
+        seconds: (F,) float32 that resizing and the network took for each.
         counts: (F,) int32 detections of each.
         boxes: (D, 4) float32 xyxy, picture pixels: of all frames, one after another, best first.
         scores: (D,) float32, 0-1.
@@ -179,7 +179,7 @@ class Moment:
 
 @dataclass(frozen=True)
 class Latency:
-    """Time of `Detector.detect` for one picture on one thread, in ms, in clear weather."""
+    """Time of resizing and the network for a picture on one thread, in ms, in clear weather."""
 
     p50_ms: float
     p90_ms: float
