@@ -327,7 +327,7 @@ def _run(
 def _detect(detector: Detector, picture: Picture) -> tuple[Detections, float]:
     """Detections, and the seconds that resizing and the network took.
 
-    Picking boxes is left out: with all scores, as AP wants them, it takes far longer than in a node.
+    Picking boxes is left out: with all scores, as AP wants them, it takes longer than in a node.
     """
     size = (picture.height, picture.width)
     if size not in detector.seen:

@@ -203,7 +203,7 @@ def test_a_budget_leads_to_an_operating_point(show):
     assert rows in content.text
     assert f"Never worth its time here: ■ {ALPHA} 0.5 at 224." in content.text
     assert "resizing and the network on one thread of a machine & more" in content.text
-    assert "transport, waiting and publishing are not in it" in content.text
+    assert "transport, waiting, decoding, picking boxes and publishing are not" in content.text
 
 
 def test_consistency_is_never_called_accuracy(show):
