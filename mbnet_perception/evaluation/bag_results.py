@@ -92,7 +92,8 @@ class Dropouts:
         count: Dropouts.
         mean_frames, longest_frames: Length of a dropout; 0 where there is none.
         mean_seconds, longest_seconds: The same in time.
-        flicker: Changes between found and lost, per object and second in sight.
+        flicker: Changes between found and lost, per object and second in sight; an object's first
+            finding is none.
     """
 
     objects: int
@@ -136,7 +137,7 @@ class RunResult:
         dropouts: How objects were lost.
         bags: AP50 by the name of the bag; None where a bag has no boxes.
         timeline: By the name of the bag, (S,) share of the objects in sight that were found in
-            each second of the bag; NaN where none was in sight.
+            each second of the bag, pauses of the recording left out; NaN where none was in sight.
     """
 
     point: OperatingPoint

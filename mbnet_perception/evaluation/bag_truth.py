@@ -293,23 +293,43 @@ def is_unsure(message: Any) -> bool:
     return any(0 < _best(each).score < 1 for each in message.detections if each.results)
 
 
-def labels_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
-    """Boxes, class names and identities of a Detection2DArray, as rclpy or `bags.decode` give it.
+class Told(NamedTuple):
+    """What a Detection2DArray tells: its detections' best hypotheses.
 
-    A detection is what its best hypothesis says. Those without one are left out, and those
-    whose box has no area.
-
-    Returns:
-        (N, 4) float32 xyxy in picture pixels, N class names, and N identities, which are empty
-        where nobody tells.
+    Attributes:
+        boxes: (N, 4) float32 xyxy, picture pixels.
+        names: N class names.
+        scores: (N,) float32.
+        identities: Of the objects; empty where nobody tells.
     """
+
+    boxes: NDArray[np.float32]
+    names: tuple[str, ...]
+    scores: NDArray[np.float32]
+    identities: tuple[str, ...]
+
+
+def told_by(message: Any) -> Told:
+    """Read a Detection2DArray of rclpy or `bags.decode`; without hypotheses, it is no detection."""
     told = [detection for detection in message.detections if detection.results]
-    boxes: NDArray[np.float32] = np.array([_xyxy(d.bbox) for d in told], np.float32).reshape(-1, 4)
-    solid = np.flatnonzero(
-        np.isfinite(boxes).all(axis=1) & (boxes[:, :2] < boxes[:, 2:]).all(axis=1)
+    best = [_best(detection) for detection in told]
+    return Told(
+        np.array([_xyxy(detection.bbox) for detection in told], np.float32).reshape(-1, 4),
+        tuple(hypothesis.class_id for hypothesis in best),
+        np.array([hypothesis.score for hypothesis in best], np.float32),
+        tuple(detection.id for detection in told),
     )
-    told = [told[number] for number in solid]
-    return boxes[solid], tuple(_best(d).class_id for d in told), tuple(d.id for d in told)
+
+
+def labels_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...], tuple[str, ...]]:
+    """Boxes, class names and identities as `told_by` gives them, of boxes that have area."""
+    told = told_by(message)
+    finite = np.isfinite(told.boxes).all(axis=1)
+    solid = np.flatnonzero(finite & (told.boxes[:, :2] < told.boxes[:, 2:]).all(axis=1))
+    names, identities = (
+        tuple(each[row] for row in solid) for each in (told.names, told.identities)
+    )
+    return told.boxes[solid], names, identities
 
 
 def _best(detection: Any) -> Any:

@@ -35,6 +35,7 @@ from mbnet_perception.core.drawing import draw_detections
 from mbnet_perception.core.images import ImageFormatError
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.evaluation import bags
+from mbnet_perception.evaluation.bag_truth import told_by
 from mbnet_perception.nodes.messages import picture_from_message
 from mbnet_perception.nodes.processes import interruption, last_words, node_process
 
@@ -334,20 +335,9 @@ def watch_drive(
 
 def detections_from(message: Detection2DArray, class_names: Sequence[str]) -> Detections:
     """The detections of a message, classes counted by `class_names`."""
-    rows = []
-    for detection in message.detections:
-        centre, size = (
-            detection.bbox.center.position,
-            (detection.bbox.size_x, detection.bbox.size_y),
-        )
-        left, top = centre.x - size[0] / 2, centre.y - size[1] / 2
-        rows.append((left, top, left + size[0], top + size[1]))
-    best = [detection.results[0].hypothesis for detection in message.detections]
-    return Detections(
-        np.array(rows, np.float32).reshape(-1, 4),
-        np.array([hypothesis.score for hypothesis in best], np.float32),
-        np.array([class_names.index(hypothesis.class_id) for hypothesis in best], np.int64),
-    )
+    told = told_by(message)
+    classes = np.array([class_names.index(name) for name in told.names], np.int64)
+    return Detections(told.boxes, told.scores, classes)
 
 
 def annotated(frame: Frame, class_names: Sequence[str]) -> NDArray[np.uint8]:

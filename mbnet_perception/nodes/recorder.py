@@ -34,7 +34,7 @@ from mbnet_perception.core.latency import percentile
 from mbnet_perception.evaluation import bags
 from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.average_precision import measure
-from mbnet_perception.evaluation.bag_truth import labels_of
+from mbnet_perception.evaluation.bag_truth import Told, labels_of, told_by
 from mbnet_perception.evaluation.dataset import Dataset, Picture
 from mbnet_perception.nodes.endpoints import LABELS, image_endpoint, overrides
 from mbnet_perception.nodes.parameters import (
@@ -52,9 +52,6 @@ LONGEST_LATENCY = 60e3  # ms; beyond it the stamps are of another clock
 
 Labels: TypeAlias = "tuple[NDArray[np.float32], tuple[str, ...]]"
 """Boxes, (N, 4) xyxy in picture pixels, and their class names."""
-
-Answer: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32], tuple[str, ...]]"
-"""Boxes, their scores and their class names."""
 
 NO_BOXES = np.zeros((0, 4), np.float32)
 
@@ -92,7 +89,7 @@ class Recording:
     """
 
     sent: set[int] = field(default_factory=set)
-    answers: dict[int, Answer] = field(default_factory=dict)
+    answers: dict[int, Told] = field(default_factory=dict)
     latency: dict[int, float] = field(default_factory=dict)
     truth: dict[int, Labels] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
@@ -172,7 +169,7 @@ class Recording:
         every = np.ones(len(classes), bool)
         pictures, found = [], []
         # Detections of other classes are left out by `measure`.
-        names = sorted({*classes, *(n for s in stamps for n in self.answers[s][2])})
+        names = sorted({*classes, *(n for s in stamps for n in self.answers[s].names)})
         for place, stamp in enumerate(stamps):
             boxes, told_names = self.truth[stamp]
             kept = [i for i, name in enumerate(told_names) if name in classes]
@@ -182,9 +179,9 @@ class Recording:
             pictures.append(
                 Picture(place, Path(), 1, 1, boxes[kept], labels, every, every, NO_BOXES)
             )
-            boxes, scores, seen = self.answers[stamp]
-            index = np.array([names.index(name) for name in seen], np.int64)
-            found.append(Detections(boxes, scores, index))
+            seen = self.answers[stamp]
+            index = np.array([names.index(name) for name in seen.names], np.int64)
+            found.append(Detections(seen.boxes, seen.scores, index))
         result = measure(Dataset(classes, tuple(pictures)), found, names)
         return {
             "ap": result.ap,
@@ -304,7 +301,7 @@ class RecorderNode(Node):
         now = self.get_clock().now().nanoseconds
         if not self.get_parameter("use_sim_time").value:
             now = info.get("source_timestamp", now)
-        self.recording.answers[stamp] = _answer_of(message)
+        self.recording.answers[stamp] = told_by(message)
         self.recording.latency[stamp] = (now - stamp) / 1e6
 
     def _on_labels(self, message: LabelInfo) -> None:
@@ -320,20 +317,6 @@ class RecorderNode(Node):
                 self._reported = monotonic()
             elif "received" in values:
                 self.recording.accounts[status.name] = values
-
-
-def _answer_of(message: Detection2DArray) -> Answer:
-    told = [detection for detection in message.detections if detection.results]
-    best = [max((r.hypothesis for r in d.results), key=lambda h: h.score) for d in told]
-    places = [(d.bbox.center.position, d.bbox) for d in told]
-    rows = [(c.x, c.y, box.size_x, box.size_y) for c, box in places]
-    boxes = np.array(rows, np.float32).reshape(-1, 4)
-    centre, half = boxes[:, :2], boxes[:, 2:] / 2
-    return (
-        np.concatenate([centre - half, centre + half], axis=1),
-        np.array([hypothesis.score for hypothesis in best], np.float32),
-        tuple(hypothesis.class_id for hypothesis in best),
-    )
 
 
 def _stamp(message: Detection2DArray) -> int:

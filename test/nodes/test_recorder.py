@@ -19,7 +19,7 @@ from mbnet_perception.core.detections import Detections
 from mbnet_perception.evaluation import bags
 from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.average_precision import measure
-from mbnet_perception.evaluation.bag_truth import truth_from_topic
+from mbnet_perception.evaluation.bag_truth import Told, truth_from_topic
 from mbnet_perception.evaluation.bags import Bag, picture_of
 from mbnet_perception.evaluation.dataset import Dataset
 from mbnet_perception.evaluation.sample_drive import write_drive
@@ -33,11 +33,17 @@ from mbnet_perception.nodes.recorder import RecorderNode, Recording, describe
 DEADLINE = 20.0
 BOX = np.array([[10, 10, 50, 60]], np.float32)
 ELSEWHERE = np.array([[100, 10, 150, 60]], np.float32)
-NONE = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), ()
 
 
 def car(box=BOX, score=0.9):
-    return box, np.array([score], np.float32), ("car",)
+    return told(box, [score], "car")
+
+
+def told(boxes, scores, *names):
+    return Told(boxes, names, np.array(scores, np.float32), ("",) * len(names))
+
+
+NONE = told(np.zeros((0, 4), np.float32), [])
 
 
 # What the figures are
@@ -64,11 +70,11 @@ def test_accuracy_is_over_the_pictures_that_were_answered():
 
 def test_a_false_detection_of_a_class_that_is_nowhere_in_the_truth_costs_nothing():
     truth = {1: (BOX, ("car",))}
-    boxes, scores = np.concatenate([BOX, ELSEWHERE]), np.array([0.5, 0.9], np.float32)
-    recording = Recording({1}, {1: (boxes, scores, ("car", "bird"))}, truth=truth)
+    boxes, scores = np.concatenate([BOX, ELSEWHERE]), [0.5, 0.9]
+    recording = Recording({1}, {1: told(boxes, scores, "car", "bird")}, truth=truth)
     assert recording.summary()["accuracy"]["ap50"] == pytest.approx(1)
     # Of the same class it comes first and halves the precision.
-    recording.answers[1] = boxes, scores, ("car", "car")
+    recording.answers[1] = told(boxes, scores, "car", "car")
     assert recording.summary()["accuracy"]["ap50"] == pytest.approx(0.5)
 
 
@@ -102,7 +108,7 @@ def test_what_keeps_the_figures_from_being_whole_is_said():
             [r"none of the ground truth's classes (tree); it knows car"],
         ),
         (
-            Recording({1}, {1: NONE}, {1: 1.0}, {1: NONE[::2]}, ("car",), accounts={"a": {}}),
+            Recording({1}, {1: NONE}, {1: 1.0}, {1: NONE[:2]}, ("car",), accounts={"a": {}}),
             ["accuracy: "],
         ),
         (
@@ -216,9 +222,9 @@ def test_pictures_answers_truth_and_accounts_are_matched_by_stamp(start):
     nanoseconds = [stamp * 10**6 for stamp in stamps]
     assert recording.sent == set(nanoseconds)
     assert sorted(recording.answers) == [nanoseconds[0], nanoseconds[2]]
-    boxes, scores, names = recording.answers[nanoseconds[2]]
-    np.testing.assert_allclose(boxes, ELSEWHERE)
-    assert (scores.tolist(), names) == ([0.5], ("car",))
+    answer = recording.answers[nanoseconds[2]]
+    np.testing.assert_allclose(answer.boxes, ELSEWHERE)
+    assert (answer.scores.tolist(), answer.names) == ([0.5], ("car",))
     assert 20 <= recording.latency[nanoseconds[0]] < 1000 * DEADLINE
     summary = recording.summary()
     assert summary["engine"] == "a model"
