@@ -113,20 +113,35 @@ def suppress(
     Returns:
         (K,) int64 rows that stay, ascending.
     """
-    rivals = (iou_matrix(boxes, boxes) > iou_threshold) & (classes[:, None] == classes)
-    rivals = np.triu(rivals, 1)  # each box against the worse ones
-    alive = np.ones(len(boxes), bool)
-    for i in np.flatnonzero(rivals.any(1)):
-        if alive[i]:
-            alive &= ~rivals[i]
+    # Each box against the worse ones of its class: of all pairs, few. A search in one dimension is
+    # several times as fast as in two.
+    better, worse = np.divmod(np.flatnonzero(classes[:, None] == classes), max(1, len(boxes)))
+    apart = better < worse
+    better, worse = better[apart], worse[apart]
+    columns = _columns(boxes)
+    close = _iou(columns[:, better], columns[:, worse]) > iou_threshold
+    alive = [True] * len(boxes)
+    # By the better one: whether it stays is settled by the time that its turn comes.
+    for row, rival in zip(better[close].tolist(), worse[close].tolist(), strict=True):
+        if alive[row]:
+            alive[rival] = False
     return np.flatnonzero(alive)
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of (N, 4) and (M, 4) xyxy boxes: (N, M), 0 where both are empty."""
-    # One array for each coordinate: NumPy is slow where the last axis is only two long.
-    left_a, top_a, right_a, bottom_a = np.ascontiguousarray(a.T)[:, :, None]
-    left_b, top_b, right_b, bottom_b = np.ascontiguousarray(b.T)
+    return _iou(_columns(a)[:, :, None], _columns(b))
+
+
+def _columns(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One array for each coordinate: NumPy is slow where the last axis is only two long."""
+    return np.ascontiguousarray(boxes.T)
+
+
+def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of boxes as coordinates (4, ...) and (4, ...), whose other axes go together."""
+    left_a, top_a, right_a, bottom_a = a
+    left_b, top_b, right_b, bottom_b = b
     width = np.minimum(right_a, right_b) - np.maximum(left_a, left_b)
     height = np.minimum(bottom_a, bottom_b) - np.maximum(top_a, top_b)
     inter = np.maximum(width, 0) * np.maximum(height, 0)
