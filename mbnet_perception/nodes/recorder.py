@@ -20,6 +20,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
 from rclpy.node import Node
@@ -46,6 +47,7 @@ from mbnet_perception.nodes.parameters import (
 from mbnet_perception.nodes.processes import interruption
 from mbnet_perception.nodes.running import START_ERRORS
 
+WATCH_PERIOD = 0.1  # seconds
 QUIET = 2.0  # seconds without a message, after which no more answers are waited for
 DEPTH = 100  # messages that may wait for us, where every one is counted
 LONGEST_LATENCY = 60e3  # ms; beyond it the stamps are of another clock
@@ -233,10 +235,8 @@ class RecorderNode(Node):
         self.settings = settings = declare_settings(self, RecorderSettings)
         self.recording = Recording()
         self._newest = self._reported = self._answered = monotonic()
-        # The pictures are big and only their stamps are wanted: they are left as bytes.
-        image = image_endpoint(settings.image_transport)
-        camera = self.resolve_topic_name(settings.camera_topic)
-        self._listen(image.type, image.name_for(camera, 1), self._on_picture, raw=True)
+        self._image = image_endpoint(settings.image_transport)
+        self._camera = self.resolve_topic_name(settings.camera_topic)
         if settings.ground_truth_topic:
             self._listen(Detection2DArray, settings.ground_truth_topic, self._on_truth)
         answers = f"{settings.detector}/detections"
@@ -248,6 +248,21 @@ class RecorderNode(Node):
             LabelInfo, f"{settings.detector}/labels", self._on_labels, LABELS.qos
         )
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._answers = answers
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._waiting = self.create_timer(WATCH_PERIOD, self._await_detector, clock=steady)
+
+    def _await_detector(self) -> None:
+        """Listen to the camera once the detector is there, or its first answers would be missed.
+
+        A replay waits for its listeners, and so for the detector.
+        """
+        if not self.count_publishers(self._answers):
+            return
+        self.destroy_timer(self._waiting)
+        # The pictures are big and only their stamps are wanted: they are left as bytes.
+        topic = self._image.name_for(self._camera, 1)
+        self._listen(self._image.type, topic, self._on_picture, raw=True)
 
     @property
     def complete(self) -> bool:

@@ -210,27 +210,40 @@ def quick(monkeypatch):
     monkeypatch.setattr(ladder, "SECONDS", 0.01)
 
 
-def test_a_node_without_a_ladder_measures_one_before_it_listens(rig, quick, monkeypatch):
-    measured, measure = [], steering.measure_ladder
+@pytest.fixture
+def measured(monkeypatch):
+    """Ladders that were measured; how many rungs they have depends on the computer."""
+    found, measure = [], steering.measure_ladder
 
     def observed(*arguments):
-        measured.append(measure(*arguments))
-        return measured[-1]
+        found.append(measure(*arguments))
+        return found[-1]
 
     monkeypatch.setattr(steering, "measure_ladder", observed)
+    return found
+
+
+def rungs_told(detector):
+    values = governor(detector)[1]
+    return [value for name, value in sorted(values.items()) if name.startswith("rung_")]
+
+
+def as_told(rungs):
+    return [f"{rung.point}: {1e3 * rung.seconds:.1f} ms" for rung in rungs]
+
+
+def test_a_node_without_a_ladder_measures_one_before_it_listens(rig, quick, measured):
     detector = rig("-p", "latency_budget_ms:=10000", connected=False)
     assert len(measured) == 1
     detector.connect()
     detector.until(lambda: governor(detector)[0].message == "holds 10000 ms")
-    _, values = governor(detector)
-    rungs = [values[f"rung_{i}"] for i in range(len(measured[0]))]
-    assert rungs == [f"{rung.point}: {1e3 * rung.seconds:.1f} ms" for rung in measured[0]]
+    assert rungs_told(detector) == as_told(measured[0])
     assert detector.set(latency_budget_ms=5000).successful
     assert governor(detector)[0].message == "holds 5000 ms"
     assert len(measured) == 1, "once is enough"
 
 
-def test_a_ladder_is_measured_while_frames_are_answered(rig, quick, monkeypatch):
+def test_a_ladder_is_measured_while_frames_are_answered(rig, quick, measured, monkeypatch):
     def fail(*_):
         raise ModelError("no ladder today")
 
@@ -242,7 +255,8 @@ def test_a_ladder_is_measured_while_frames_are_answered(rig, quick, monkeypatch)
     assert governor(detector)[0].level == DiagnosticStatus.ERROR
     assert detector.set(latency_budget_ms=10_000).successful
     drive(detector, lambda: detector.diagnostics["detector: governor"].message == "holds 10000 ms")
-    assert "rung_1" in governor(detector)[1]
+    assert len(measured) == 1
+    assert rungs_told(detector) == as_told(measured[0])
 
 
 def test_an_operating_point_beside_the_ladder_makes_way_for_the_fastest(rig, tmp_path):
