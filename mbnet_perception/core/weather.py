@@ -25,7 +25,7 @@ from mbnet_perception.core.night import (
 from mbnet_perception.core.rain import add_rain, rain_rate, rain_streaks
 from mbnet_perception.core.severity import SEVERITIES
 
-__all__ = ["CONDITIONS", "SEVERITIES", "apply_weather", "milliseconds_since"]
+__all__ = ["CONDITIONS", "SEVERITIES", "WeatherTime", "apply_weather", "milliseconds_since"]
 
 CONDITIONS = ("clear", "fog", "rain", "night", "rain_night", "fog_night")
 """Conditions of `apply_weather`; for all but the first, severity counts."""
@@ -35,6 +35,9 @@ FOG_REFLECTANCE = 0.15
 
 GLOW_REACH = 15.0
 """Metres of fog before the car that do so."""
+
+RESTART = 10**9
+"""ns; a stamp that goes back by more begins a drive anew, as when a recording is looped."""
 
 DROP_REFLECTANCE = 0.4
 """Share of it that falling drops send back, where they make an opaque streak."""
@@ -50,6 +53,24 @@ def milliseconds_since(first: int, stamp: int) -> int:
         stamp: Of this one, ns.
     """
     return round((stamp - first) / 10**6)
+
+
+class WeatherTime:
+    """Tells the weather's time of a drive, live and from a bag alike."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._newest = 0
+
+    def at(self, stamp: int) -> int:
+        """Milliseconds since the drive's first picture, for the next one's stamp in ns.
+
+        Begins anew where a stamp goes back by more than `RESTART`.
+        """
+        if self._first is None or stamp < self._newest - RESTART:
+            self._first = self._newest = stamp
+        self._newest = max(self._newest, stamp)
+        return milliseconds_since(self._first, stamp)
 
 
 def apply_weather(

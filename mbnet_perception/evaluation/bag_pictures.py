@@ -12,16 +12,12 @@ import numpy as np
 from mbnet_perception.core.detections import Detections
 from mbnet_perception.core.images import ImageFormatError
 from mbnet_perception.core.light import Image
-from mbnet_perception.core.stamps import SECOND
-from mbnet_perception.core.weather import apply_weather, milliseconds_since
+from mbnet_perception.core.weather import WeatherTime, apply_weather
 from mbnet_perception.evaluation.bag_cache import BagCache
 from mbnet_perception.evaluation.bag_results import BagFacts, Moment
 from mbnet_perception.evaluation.bags import Bag, BagError, Message, picture_of, stamp
 from mbnet_perception.evaluation.corruptions import CORRUPTIONS
 from mbnet_perception.evaluation.robustness import CLEAR, Condition, degrade
-
-RESTART = SECOND
-"""A stamp this much before the newest begins a drive anew, as when a recording is looped."""
 
 
 class ShownMoment(NamedTuple):
@@ -62,7 +58,7 @@ def timed_messages(bag: Bag, topic: str) -> Iterator[TimedMessage]:
     Raises:
         BagError: If there is not even a first one.
     """
-    first = newest = None
+    weather_time = WeatherTime()
     for place, message in enumerate(bag.messages([topic])):
         try:
             time = stamp(message.data)
@@ -70,10 +66,7 @@ def timed_messages(bag: Bag, topic: str) -> Iterator[TimedMessage]:
             yield TimedMessage(place, message, None, 0)
             continue
         now = time or message.log_time  # for a camera that does not stamp
-        if first is None or newest is None or now < newest - RESTART:
-            first = newest = now
-        newest = max(newest, now)
-        yield TimedMessage(place, message, time, milliseconds_since(first, now))
+        yield TimedMessage(place, message, time, weather_time.at(now))
 
 
 def whole_rgb(message: Message) -> Image:

@@ -23,7 +23,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 
 from mbnet_perception.core.latency import LatencyWindow
-from mbnet_perception.core.weather import apply_weather, milliseconds_since
+from mbnet_perception.core.weather import WeatherTime, apply_weather
 from mbnet_perception.nodes.diagnostics import RECENT, SILENCE, WINDOW, make_status
 from mbnet_perception.nodes.endpoints import DIAGNOSTICS, image_endpoint, overrides
 from mbnet_perception.nodes.messages import picture_from_message
@@ -41,10 +41,6 @@ QUEUE = 10
 
 DIAGNOSTICS_PERIOD = 1.0
 WATCH_PERIOD = 0.2
-
-RESTART = 10**9
-"""Nanoseconds; where a stamp goes back by more, as a bag's that begins anew, so does the weather's
-time."""
 
 
 class WeatherCamera:
@@ -68,7 +64,7 @@ class WeatherCamera:
         self._image = image_endpoint(node.settings.image_transport)
         self._window = LatencyWindow(STAGES, WINDOW)
         self._reports: deque[tuple[float, int, int]] = deque([(monotonic(), 0, 0)])
-        self._first = self._newest = 0
+        self._time = WeatherTime()
         self._last_arrival = 0.0
         self._subscription: Subscription | None = None
         self._publisher = node.create_publisher(
@@ -139,10 +135,7 @@ class WeatherCamera:
         """Milliseconds since the first picture; by its arrival where a picture has no stamp."""
         stamp = message.header.stamp
         now = stamp.sec * 10**9 + stamp.nanosec or time_ns()
-        if not self._newest or now < self._newest - RESTART:
-            self._first = self._newest = now
-        self._newest = max(self._newest, now)
-        return milliseconds_since(self._first, now)
+        return self._time.at(now)
 
     def report(self) -> DiagnosticStatus:
         """Status of this camera, for /diagnostics."""
