@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import cv2
@@ -24,6 +26,8 @@ USUAL_CAMERA = (480, 640)
 
 # Beyond this much shrinking, interpolation between neighbours skips pixels; averaging does not.
 AREA_SHRINK = 2.0
+
+POLL = 0.0005  # seconds; a good deal less than any network takes
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Detector:
         self._origin = origin
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         self._seen: tuple[tuple[int, int], ...] = ()
+        self._runs = 0
         self.resolution = resolution
         usual = input_size(USUAL_CAMERA, resolution)
         session = self._session(usual)
@@ -70,6 +75,15 @@ class Detector:
     def seen(self) -> tuple[tuple[int, int], ...]:
         """Height and width of the newest kinds of pictures it ran on, warming among them."""
         return self._seen
+
+    def wait_for_run(self, timeout: float) -> None:
+        """Wait until the network has begun on another picture, but at most so many seconds.
+
+        It then leaves Python's lock to others for as long as it takes.
+        """
+        before, end = self._runs, time.monotonic() + timeout
+        while self._runs == before and time.monotonic() < end:
+            time.sleep(POLL)
 
     def detect(self, picture: Picture, selection: Selection) -> tuple[Detections, Timing]:
         """Find objects.
@@ -126,6 +140,7 @@ class Detector:
     def _run(
         self, session: ort.InferenceSession, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        self._runs += 1
         try:
             boxes, scores = session.run(["boxes", "scores"], {"image": image})
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
@@ -161,6 +176,23 @@ def make_session(
     options.add_free_dimension_override_by_name("width", input_hw[1])
     options.log_severity_level = 3  # errors reach us as exceptions
     try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        with _as_file(model) as path:
+            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise ModelError(f"{origin}: ONNX Runtime cannot load it: {error}") from error
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str | bytes]:
+    """Path of a file in memory, where the system has such, else the content itself.
+
+    ONNX Runtime holds Python's lock while it parses bytes, and lets go of it for a file; and the
+    file that was read and checked may be another by now.
+    """
+    if not hasattr(os, "memfd_create"):
+        yield content
+        return
+    with os.fdopen(os.memfd_create("model"), "wb") as stream:
+        stream.write(content)
+        stream.flush()
+        yield f"/proc/self/fd/{stream.fileno()}"

@@ -8,6 +8,8 @@ import threading
 from mbnet_perception.inference.detector import USUAL_CAMERA, Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
+LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
+
 
 class Engine:
     """Runs one operating point, and changes to another between two pictures.
@@ -51,8 +53,15 @@ class Engine:
             ModelError: If that fails; the present one stays.
         """
         with self._switching:
-            self._active = (point, self._build(point, self.detector.seen))
-        return_memory()
+            old = self.detector
+            new = self._build(point, old.seen)
+            self._active = (point, new)
+            # ONNX Runtime takes a session down with Python's lock held, for some milliseconds. The
+            # thread that detects does not need it while the network runs, nor has the old one then.
+            new.wait_for_run(LONGEST_WAIT)
+            del old
+            new.wait_for_run(LONGEST_WAIT)
+            return_memory()
 
     def _build(self, point: OperatingPoint, sizes: tuple[tuple[int, int], ...]) -> Detector:
         """Make a detector, and warm it for pictures of these heights and widths."""
