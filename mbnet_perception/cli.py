@@ -316,7 +316,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--load",
         type=float,
         default=0.8,
-        help="with --node: rate of the camera as a share of what the model can hold (%(default)s)",
+        help="with --node: rate of the camera as a share of what the node can hold (%(default)s)",
     )
     command.add_argument(
         "--logs", type=Path, help="with --node: folder for the processes' logs (a temporary one)"

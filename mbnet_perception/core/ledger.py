@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import Literal, get_args
 
 Outcome = Literal["processed", "superseded", "stale", "failed"]
 
@@ -50,7 +50,10 @@ class FrameLedger:
     """Books each frame once in and once out; any thread may book, and the books always balance."""
 
     def __init__(self) -> None:
-        self._counts = FrameCounts()
+        self._received = 0
+        self._settled = dict.fromkeys(get_args(Outcome), 0)
+        self._lost = 0
+        self._lost_by_stamps = 0
         self._number: int | None = None
         self._anew = False  # whether the last number was not above the one before
         self._stamps = _StampGaps()
@@ -59,7 +62,27 @@ class FrameLedger:
     @property
     def counts(self) -> FrameCounts:
         """The counts of one moment."""
-        return self._counts
+        with self._lock:
+            return FrameCounts(
+                received=self._received,
+                waiting=self._waiting,
+                lost=self._lost,
+                lost_by_stamps=self._lost_by_stamps,
+                **self._settled,
+            )
+
+    @property
+    def _waiting(self) -> int:
+        return self._received - sum(self._settled.values())
+
+    def resume(self) -> None:
+        """Tell nothing from the number and the stamp of the next frame.
+
+        Those before it were not asked for, so that they are not lost.
+        """
+        with self._lock:
+            self._number, self._anew = None, False
+            self._stamps = _StampGaps()
 
     def receive(self, number: int | None = None, stamp: int | None = None) -> None:
         """Book a frame in; it waits from now on.
@@ -74,18 +97,15 @@ class FrameLedger:
                 a stamp that is zero or not above the last one, or for a gap of more than 2 s.
         """
         with self._lock:
-            counts, last, self._number = self._counts, self._number, number
+            last, self._number = self._number, number
             gap = number - last - 1 if number is not None and last is not None else 0
             anew, self._anew = self._anew, gap < 0
-            gap = 0 if anew else gap
             missing = self._stamps.add(stamp)
-            self._counts = replace(
-                counts,
-                received=counts.received + 1,
-                waiting=counts.waiting + 1,
-                lost=counts.lost + max(0, gap),
-                lost_by_stamps=counts.lost_by_stamps + (missing if number is None else 0),
-            )
+            self._received += 1
+            if number is None:
+                self._lost_by_stamps += missing
+            elif not anew:
+                self._lost += max(0, gap)
 
     def settle(self, outcome: Outcome) -> None:
         """Book one of the waiting frames out.
@@ -94,11 +114,9 @@ class FrameLedger:
             ValueError: If no frame is waiting.
         """
         with self._lock:
-            counts = self._counts
-            if counts.waiting == 0:
+            if self._waiting == 0:
                 raise ValueError(f"no frame is waiting that could be {outcome}")
-            settled = {outcome: getattr(counts, outcome) + 1}
-            self._counts = replace(counts, waiting=counts.waiting - 1, **settled)
+            self._settled[outcome] += 1
 
 
 class _StampGaps:

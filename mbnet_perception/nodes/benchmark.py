@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
+from statistics import mean, median
 from typing import Any
 
 import rclpy
@@ -23,8 +24,10 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool
 from vision_msgs.msg import Detection2DArray
 
+from mbnet_perception.core.latency import percentile
 from mbnet_perception.inference.benchmark import describe_machine, measure_alone, milliseconds
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, find_file
 from mbnet_perception.nodes.benchmark_bare import BEGUN
@@ -32,12 +35,19 @@ from mbnet_perception.nodes.benchmark_camera import TOPIC
 from mbnet_perception.nodes.diagnostics import STAGES
 from mbnet_perception.nodes.processes import last_words, node_process
 
-DETECTOR = "/detector"
+BARE = "benchmark_bare"
+DETECTOR = "detector"
 OVERLOAD = 3.0  # times the rate that the network alone can hold
-SWITCHES = 4  # there and back, twice
-REST = 1.0  # seconds between two switches
-SETTLING = 1.0  # seconds of pictures before those that count
+TURN = 0.6  # seconds before the other one has its turn: the machine's pace changes that fast
+SKIPPED = 0.2  # of them that do not count: the other one has emptied the caches
+ENOUGH = 10  # pictures at least in what counts of a turn, and in a rest, however long that takes
+TURNS = 3  # of each at least
+SWITCHES = 8  # there and back, four times
+REST = 0.7  # seconds between two switches, and before the first
+SETTLING = 1.0  # seconds of pictures before the first rest
 REPORTS = 1.2  # seconds in which a report comes for sure
+PAUSE = 0.05  # seconds between two looks at the processes
+UNREAD = 5000  # answers that wait to be read; Fast DDS keeps no more
 START_LIMIT = 60.0  # seconds for a process to get ready
 SWITCH_LIMIT = 30.0  # seconds for an operating point to change
 PROFILE = "fastdds.xml"
@@ -49,29 +59,51 @@ class BenchmarkError(RuntimeError):
     """The benchmark cannot go on."""
 
 
-class Listener(Node):
-    """Subscribes to the detector's answers and to what it says of itself.
+class Answers(Node):
+    """Subscribes to the detector's answers, which wait until they are read.
+
+    It is on no executor: reading one as it comes takes a core from those that are measured.
 
     Attributes:
-        answers: Stamp of the picture and time of publication of each, ns since the epoch.
+        read: Stamp of the picture and time of publication of each, ns since the epoch, in order.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("benchmark_answers", context=context)
+        self.read: list[tuple[int, int]] = []
+        reliable = QoSProfile(depth=UNREAD, reliability=ReliabilityPolicy.RELIABLE)
+        self._subscription = self.create_subscription(
+            Detection2DArray, f"/{DETECTOR}/detections", lambda _: None, reliable
+        )
+
+    def update(self) -> list[tuple[int, int]]:
+        """Read what has come; returns all that was read."""
+        while taken := self._subscription.handle.take_message(Detection2DArray, False):
+            message, info = taken
+            stamp = message.header.stamp
+            self.read.append((stamp.sec * 10**9 + stamp.nanosec, info["source_timestamp"]))
+        return self.read
+
+
+class Listener(Node):
+    """Listens to what the detector says of itself, and asks for changes.
+
+    Attributes:
         statuses: The newest of each name, as key and value.
+        parameters: Client that sets the detector's.
+        enable: Clients that enable and disable, by the name of the process.
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__("benchmark_listener", context=context)
-        self.answers: list[tuple[int, int]] = []
         self.statuses: dict[str, dict[str, str]] = {}
-        reliable = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE)
-        on_answer: Any = self._on_answer  # takes the message's info, which rclpy's types leave out
-        self.create_subscription(Detection2DArray, f"{DETECTOR}/detections", on_answer, reliable)
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.parameters = self.create_client(
-            SetParametersAtomically, f"{DETECTOR}/set_parameters_atomically"
+            SetParametersAtomically, f"/{DETECTOR}/set_parameters_atomically"
         )
-
-    def _on_answer(self, message: Detection2DArray, info: Mapping[str, int]) -> None:
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
-        self.answers.append((stamp, info["source_timestamp"]))
+        self.enable = {
+            name: self.create_client(SetBool, f"/{name}/enable") for name in (BARE, DETECTOR)
+        }
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
@@ -126,11 +158,13 @@ class Bench:
         self._executor = SingleThreadedExecutor(context=self._context)
         self.listener = Listener(self._context)
         self._executor.add_node(self.listener)
+        self.answers = Answers(self._context)
 
     def close(self) -> None:
         """End listening."""
         self._executor.shutdown()
-        self.listener.destroy_node()
+        for node in (self.listener, self.answers):
+            node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
     def spin(self, done: Callable[[], object], limit: float, what: str = "") -> None:
@@ -141,19 +175,29 @@ class Bench:
         """
         end = time.monotonic() + limit
         while not done():
-            self._check()
-            for name, process in self._processes.items():
-                if process.poll() is not None:
-                    raise BenchmarkError(last_words(name, process.returncode, self._output))
+            self._look_after()
             if time.monotonic() > end:
                 if what:
                     raise BenchmarkError(f"{what} within {limit:.0f} s")
                 return
-            self._executor.spin_once(timeout_sec=0.05)
+            self._executor.spin_once(timeout_sec=PAUSE)
 
     def wait(self, seconds: float) -> None:
         """Listen for so long."""
         self.spin(lambda: False, seconds)
+
+    def pause(self, seconds: float) -> None:
+        """Let the others work undisturbed for so long."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._look_after()
+            time.sleep(min(left, PAUSE))
+
+    def _look_after(self) -> None:
+        self._check()
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise BenchmarkError(last_words(name, process.returncode, self._output))
 
     @contextmanager
     def process(self, name: str, parameters: Mapping[str, Any]) -> Iterator[None]:
@@ -179,106 +223,133 @@ class Bench:
 
     @contextmanager
     def subject(self, name: str) -> Iterator[None]:
-        """What takes the camera's pictures, from when it is ready."""
-        self.listener.answers.clear()
-        self.listener.statuses.clear()
-        topics = {"camera_topics": [TOPIC]} if name == "detector" else {}
+        """What can take the camera's pictures, from when it is ready; it takes none yet."""
+        listener = self.listener
+        topics = {"camera_topics": [TOPIC]} if name == DETECTOR else {}
         with self.process(name, self._parameters | topics):
 
             def ready() -> bool:
-                listener = self.listener
-                if not listener.count_subscribers(TOPIC):
+                if not listener.enable[name].service_is_ready():
                     return False
-                return name != "detector" or (
+                return name != DETECTOR or (
                     listener.engine.get("state") == "active"
-                    and listener.count_publishers(f"{DETECTOR}/detections") > 0
+                    and listener.count_publishers(f"/{DETECTOR}/detections") > 0
                     and listener.parameters.service_is_ready()
                 )
 
             self.spin(ready, START_LIMIT, f"{name} is not ready")
+            self._enable(name, False)
             yield
 
-    def measure_bare(self, rate: float, seconds: float) -> dict[str, Any]:
-        """The network alone in the place of the detector, at this rate of the camera."""
-        with self.subject("benchmark_bare"), self.process("benchmark_camera", {"rate": rate}):
-            log = self._output / "benchmark_bare.log"
-            self.spin(
-                lambda: BEGUN in log.read_text(errors="replace"),
-                START_LIMIT,
-                f"no picture came on {TOPIC}",
-            )
-            self.wait(SETTLING + seconds)
-        durations = self.report_of("benchmark_bare")["seconds"]
-        return milliseconds(durations[int(SETTLING * rate) :] or durations)
+    @contextmanager
+    def detector(self) -> Iterator[None]:
+        """The detector as a subject, of which nothing was heard yet."""
+        self.answers.update().clear()
+        self.listener.statuses.clear()
+        with self.subject(DETECTOR):
+            yield
 
-    def measure_detector(
-        self, rate: float, seconds: float, meanwhile: Callable[[], None] | None = None
-    ) -> dict[str, Any]:
-        """The detector at this rate of the camera; something may be done to it meanwhile.
+    def compare(self, rate: float, seconds: float) -> tuple[dict[str, Any], list[Turn]]:
+        """The network alone and the detector in turns, at this rate of the camera.
+
+        Args:
+            rate: Of the camera, Hz.
+            seconds: For the turns of each.
 
         Returns:
-            What was sent, what became of it, latencies, and the gaps between answers.
+            Figures of both; and what they are of, turn by turn, the network alone first.
         """
-        answers = self.listener.answers
-        with self.subject("detector"):
+        length = max(TURN, SKIPPED + ENOUGH / rate)
+        names = [BARE, DETECTOR] * max(TURNS, round(seconds / length))
+        log = self._output / f"{BARE}.log"
+        with self.subject(BARE), self.detector():
             with self.process("benchmark_camera", {"rate": rate}):
-                self.spin(lambda: answers, START_LIMIT, f"no answer to a picture on {TOPIC}")
-                self.wait(SETTLING)
-                first = len(answers)
-                started = time.monotonic()
-                if meanwhile:
-                    meanwhile()
-                else:
-                    self.wait(seconds)
-                counted = len(answers)
-                lasted = time.monotonic() - started
+                self.give_turn(BARE)
+                self._expect_pictures(BARE, lambda: BEGUN in log.read_text(errors="replace"))
+                self.give_turn(DETECTOR)
+                self._expect_pictures(DETECTOR, self.answers.update)
+                spans = [(name, *self._turn(name, length)) for name in names]
             self.wait(REPORTS)
             counts = self._counts()
             stages = self._stages()
-        steady = answers[first:counted]
-        if len(steady) < 2:
-            raise BenchmarkError(
-                f"{len(steady)} answers in {lasted:.0f} s; see the logs in {self._output}"
-            )
-        return {
+        answers = self.answers.update()
+        took = {
+            BARE: self.report_of(BARE)["runs"],
+            DETECTOR: [(published, (published - stamp) / 1e9) for stamp, published in answers],
+        }
+        turns = counted_turns(spans, took)
+        figures = {
             "camera_rate_hz": rate,
             **self.report_of("benchmark_camera"),
+            "bare_received": len(took[BARE]),
             "answered": len(answers),
             **counts,
-            "processed_rate_hz": len(steady) / lasted,
-            "stamp_to_publish": milliseconds((done - stamp) / 1e9 for stamp, done in steady),
-            "gaps": milliseconds(gaps([done for _, done in steady])),
+            "turns_of_each": len(names) // 2,
+            "bare": milliseconds(durations(turns, BARE)),
+            "stamp_to_publish": milliseconds(durations(turns, DETECTOR)),
+            "processed_rate_hz": processed_rate(turns),
             "stages_p50_ms": stages,
         }
+        return figures, turns
 
-    def measure_switches(
-        self, rate: float, other: OperatingPoint, seconds: float
-    ) -> list[dict[str, Any]]:
-        """Change to another operating point and back, several times, while pictures come."""
-        spans: list[tuple[OperatingPoint, int, int]] = []
+    def _turn(self, name: str, length: float) -> tuple[int, int]:
+        """Give one its turn; returns from when to when it counts, ns since the epoch."""
+        self.give_turn(name)
+        self.answers.update()
+        # Not when we wake up, which we may do just when an answer has left a core free.
+        begun = time.time_ns() + int(1e9 * SKIPPED)
+        ended = begun + int(1e9 * (length - SKIPPED))
+        self.pause(length)
+        return begun, ended
 
-        def switch() -> None:
-            for turn in range(SWITCHES):
-                point = self._point if turn % 2 else other
+    def give_turn(self, name: str) -> None:
+        """Have one of the two take the camera's pictures, and the other one not."""
+        self._enable(DETECTOR if name == BARE else BARE, False)
+        self._enable(name, True)
+
+    def _expect_pictures(self, name: str, begun: Callable[[], object]) -> None:
+        self.spin(begun, START_LIMIT, f"{name} took no picture on {TOPIC}")
+
+    def _enable(self, name: str, wanted: bool) -> None:
+        future = self.listener.enable[name].call_async(SetBool.Request(data=wanted))
+        self.spin(future.done, START_LIMIT, f"no answer of {name} to ~/enable")
+        result = future.result()
+        if not result.success:
+            raise BenchmarkError(f"{name} cannot be enabled or disabled: {result.message}")
+
+    def measure_switches(self, rate: float, other: OperatingPoint) -> dict[str, Any]:
+        """Change to another operating point and back, several times, while pictures come.
+
+        Args:
+            rate: Of the camera, Hz.
+            other: Where to change to.
+
+        Returns:
+            The gaps between answers that each change touches, and those of the rests between.
+        """
+        points = [self._point if turn % 2 else other for turn in range(SWITCHES)]
+        spans: list[tuple[int, int]] = []
+        with self.detector(), self.process("benchmark_camera", {"rate": rate}):
+            self._enable(DETECTOR, True)
+            self._expect_pictures(DETECTOR, self.answers.update)
+            self.wait(SETTLING)
+            settled = time.time_ns()
+            self.wait(REST)
+            for point in points:
                 begun = time.time_ns()
                 self._set(point)
                 done = partial(self.listener.runs, point)
                 self.spin(done, SWITCH_LIMIT, f"no change to {point}")
                 ended = time.time_ns()
-                self.wait(REST)
-                spans.append((point, begun, ended))
-            self.wait(seconds - SWITCHES * REST)
-
-        self.measure_detector(rate, 0.0, switch)
-        published = [done for _, done in self.listener.answers]
-        return [
-            {
-                "to": str(point),
-                "took_ms": (ended - begun) / 1e6,
-                "largest_gap_ms": 1e3 * largest_gap(published, begun, ended),
-            }
-            for point, begun, ended in spans
-        ]
+                spans.append((begun, ended))
+                # So that a time as long as the change fits between two answers of the rest.
+                self.wait(max(REST, 2 * (ended - begun) / 1e9, ENOUGH / rate))
+            end = time.time_ns()
+        published = [done for _, done in self.answers.update()]
+        figures = switch_figures(published, settled, spans, end)
+        for one, point in zip(figures["switches"], points, strict=True):
+            one["to"] = str(point)
+        return figures
 
     def _set(self, point: OperatingPoint) -> None:
         parameters = [Parameter(n, value=v).to_parameter_msg() for n, v in asdict(point).items()]
@@ -299,25 +370,151 @@ class Bench:
         return {s: float(values[f"{s}_p50_ms"]) for s in STAGES if f"{s}_p50_ms" in values}
 
 
+@dataclass(frozen=True)
+class Turn:
+    """What counts of a turn.
+
+    Attributes:
+        name: Of the process whose turn it was.
+        seconds: How long it counted.
+        durations: Of each ``session.run``, or from each stamp to publication, in seconds.
+    """
+
+    name: str
+    seconds: float
+    durations: Sequence[float]
+
+
+def counted_turns(
+    spans: Iterable[tuple[str, int, int]], took: Mapping[str, Iterable[tuple[int, float]]]
+) -> list[Turn]:
+    """Sort into turns what each process did.
+
+    Args:
+        spans: Name of the process whose turn it was, and from when to when it counts, ns.
+        took: Of each process, when something ended, ns, and how long it took, seconds.
+
+    Raises:
+        BenchmarkError: If nothing ended in a turn.
+    """
+    turns = []
+    for name, begun, ended in spans:
+        inside = [duration for done, duration in took[name] if begun < done <= ended]
+        turn = Turn(name, (ended - begun) / 1e9, inside)
+        if not inside:
+            raise BenchmarkError(f"{name} did nothing in a turn of {turn.seconds:.1f} s")
+        turns.append(turn)
+    return turns
+
+
+def durations(turns: Iterable[Turn], name: str) -> list[float]:
+    """All durations of the turns of one process."""
+    return [duration for turn in turns if turn.name == name for duration in turn.durations]
+
+
+def processed_rate(turns: Iterable[Turn]) -> float:
+    """Answers of the detector a second of its turns."""
+    own = [turn for turn in turns if turn.name == DETECTOR]
+    return sum(len(turn.durations) for turn in own) / sum(turn.seconds for turn in own)
+
+
+def overhead_ratio(turns: Sequence[Turn]) -> float:
+    """Median from stamp to publication by the median of ``session.run``."""
+    return percentile(durations(turns, DETECTOR), 50) / percentile(durations(turns, BARE), 50)
+
+
+def share_of_bare_rate(turns: Sequence[Turn]) -> float:
+    """Answers a second by the runs a second of which ``session.run`` alone is capable."""
+    return processed_rate(turns) * mean(durations(turns, BARE))
+
+
+def of_pairs(turns: Sequence[Turn], ratio: Callable[[Sequence[Turn]], float]) -> dict[str, Any]:
+    """A ratio of each turn and the one after it, to see how far it can be trusted."""
+    ratios = [ratio(pair) for pair in pairwise(turns)]
+    return {"min": min(ratios), "median": median(ratios), "max": max(ratios), "each": ratios}
+
+
 def gaps(published: Sequence[int]) -> list[float]:
-    """Seconds between one answer and the next, from times of publication in ns."""
-    return [(later - earlier) / 1e9 for earlier, later in pairwise(sorted(published))]
+    """Seconds between one answer and the next, from times of publication in ns, in order."""
+    return [(later - earlier) / 1e9 for earlier, later in pairwise(published)]
 
 
 def largest_gap(published: Sequence[int], begun: int, ended: int) -> float:
     """The largest gap between answers, in seconds, that touches a span of time; all in ns.
+
+    Args:
+        published: When answers were published, in order.
+        begun: Begin of the span.
+        ended: Its end.
 
     Raises:
         ValueError: If no answer came before the span, or none after it.
     """
     touching = [
         later - earlier
-        for earlier, later in pairwise(sorted(published))
+        for earlier, later in pairwise(published)
         if earlier <= ended and later >= begun
     ]
-    if not touching or min(published) > begun or max(published) < ended:
+    if not touching or published[0] > begun or published[-1] < ended:
         raise ValueError("answers must come before and after the span of time that is looked at")
     return max(touching) / 1e9
+
+
+def switch_figures(
+    published: Sequence[int], settled: int, spans: Sequence[tuple[int, int]], end: int
+) -> dict[str, Any]:
+    """Compare the gaps between answers during switches with those between the switches.
+
+    The largest gap is larger the longer one looks. So each switch's is compared with the usual
+    largest: the median of the largest gaps of windows between the switches, each of them as long
+    as a switch takes.
+
+    Args:
+        published: When answers were published, ns, in order.
+        settled: From when on they count, ns.
+        spans: From when to when a switch was under way, ns, in order.
+        end: Until when answers count, ns.
+
+    Returns:
+        Figures ready for JSON.
+
+    Raises:
+        ValueError: If no answer came before and after each switch, or nowhere between two of them
+            do answers come for as long as a switch takes.
+    """
+    largest = [largest_gap(published, *span) for span in spans]
+    window = int(median(ended - begun for begun, ended in spans))
+    bounds = pairwise([settled, *chain.from_iterable(spans), end])
+    rests = [
+        [done for done in published if since <= done <= until] for since, until in [*bounds][::2]
+    ]
+    usual_p50 = percentile(chain.from_iterable(map(gaps, rests)), 50)
+    windows = [
+        largest_gap(rest, begun, begun + window)
+        for rest in rests
+        if rest
+        for begun in range(rest[0], rest[-1] - window + 1, window)
+    ]
+    if not windows:
+        raise ValueError(f"no answers came for {window / 1e9:.1f} s between two switches")
+    usual_largest = median(windows)
+
+    def median_and_max(unit: float) -> dict[str, float]:
+        return {"median": median(largest) / unit, "max": max(largest) / unit}
+
+    return {
+        "largest_gap_ms": median_and_max(1e-3),
+        "usual_p50_ms": 1e3 * usual_p50,
+        "usual_largest_ms": 1e3 * usual_largest,
+        "windows": len(windows),
+        "window_ms": window / 1e6,
+        "to_usual_p50": median_and_max(usual_p50),
+        "to_usual_largest": median_and_max(usual_largest),
+        "switches": [
+            {"took_ms": (ended - begun) / 1e6, "largest_gap_ms": 1e3 * gap}
+            for (begun, ended), gap in zip(spans, largest, strict=True)
+        ],
+    }
 
 
 def other_point(library: ModelLibrary, point: OperatingPoint) -> OperatingPoint:
@@ -374,13 +571,13 @@ def measure_node(
         models: Folder of the models; None for the installed one.
         point: Operating point.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
-        seconds: How long each of the six parts lasts.
-        load: Rate of the camera as a share of what `Detector.detect` can hold.
+        seconds: How long what is alone, and each of those who take turns, is measured.
+        load: Rate of the camera as a share of what the detector holds beside it.
         output: Folder for logs.
         check: Called often; what it raises ends everything.
 
     Returns:
-        Figures ready for JSON; README says what they mean.
+        Figures ready for JSON.
 
     Raises:
         ModelError: If there is no such model, or it cannot be used.
@@ -389,19 +586,14 @@ def measure_node(
     library = ModelLibrary(models)
     other = other_point(library, point)
     alone = measure_alone(library, point, num_threads, seconds)
-    rate = load * alone["detect_rate_hz"]
     bench = Bench(point, library.folder, num_threads, output, check)
     try:
-        bare = bench.measure_bare(rate, seconds)
-        paced = bench.measure_detector(rate, seconds)
-        flood = OVERLOAD * alone["session_run_rate_hz"]
-        bare_overload = bench.measure_bare(flood, seconds)
-        overload = bench.measure_detector(flood, seconds)
-        switches = bench.measure_switches(rate, other, seconds)
+        overload, flooded = bench.compare(OVERLOAD * alone["session_run_rate_hz"], seconds)
+        rate = load * overload["processed_rate_hz"]
+        paced, turns = bench.compare(rate, seconds)
+        switch = bench.measure_switches(rate, other)
     finally:
         bench.close()
-    largest = max(one["largest_gap_ms"] for one in switches)
-    processed, bare_rate = overload["processed_rate_hz"], 1e3 / bare_overload["mean_ms"]
     return {
         "point": str(point),
         "picture": "640x480 bgr8",
@@ -413,24 +605,12 @@ def measure_node(
         "ros": os.environ.get("ROS_DISTRO", ""),
         "camera_profile": bool(camera_environment(os.environ)),
         "how": how_measured(os.cpu_count() or 1),
-        "overhead_ratio": paced["stamp_to_publish"]["p50_ms"] / bare["p50_ms"],
+        "overhead_ratio": overhead_ratio(turns),
+        "share_of_bare_rate": share_of_bare_rate(flooded),
         "alone": alone,
-        "bare": bare,
-        "paced": paced,
-        "overload": overload
-        | {
-            "bare": bare_overload,
-            "bare_rate_hz": bare_rate,
-            "share_of_bare_rate": processed / bare_rate,
-            "share_of_session_run_rate": processed / alone["session_run_rate_hz"],
-            "share_of_detect_rate": processed / alone["detect_rate_hz"],
-        },
-        "switch": {
-            "largest_gap_ms": largest,
-            "to_usual_p50": largest / paced["gaps"]["p50_ms"],
-            "to_usual_max": largest / paced["gaps"]["max_ms"],
-            "switches": switches,
-        },
+        "overload": overload | {"share_of_pairs": of_pairs(flooded, share_of_bare_rate)},
+        "paced": paced | {"overhead_of_pairs": of_pairs(turns, overhead_ratio)},
+        "switch": switch,
     }
 
 
@@ -438,38 +618,43 @@ def how_measured(cores: int) -> str:
     """In words, for those who read the figures."""
     text = (
         "camera, detector and listener are processes of their own; bare is session.run in a "
-        "process that takes the place of the detector and takes the same pictures at the same "
-        "rate, alone is without any of them"
+        "process that takes pictures of the same camera in turns with the detector, of each turn "
+        f"the first {SKIPPED:g} s are not counted; the listener reads answers in between; alone is "
+        "without any of them; the usual gaps are those between the switches"
     )
     if cores < 4:
         text += (
-            f"; they share {cores} cores with the network, so that what the camera and the "
-            "listener need is part of the figures"
+            f"; they share {cores} cores with the network, so that what the camera needs is part "
+            "of the figures"
         )
     return text
 
 
 def describe(result: Mapping[str, Any]) -> list[str]:
     """The figures as lines for people."""
-    alone, bare, paced = result["alone"], result["bare"], result["paced"]
-    overload, switch = result["overload"], result["switch"]
+    alone, overload, paced, switch = (
+        result[name] for name in ("alone", "overload", "paced", "switch")
+    )
+    share, ratio = overload["share_of_pairs"], paced["overhead_of_pairs"]
+    to_p50, to_largest = switch["to_usual_p50"], switch["to_usual_largest"]
     rows = {
         "operating point": f"{result['point']}, {result['num_threads'] or 'cores - 1'} threads",
         "machine": f"{result['machine']}, {result['cores']} cores",
         "alone": f"session.run {ranks(alone['session_run'])}   detect {ranks(alone['detect'])}",
-        "bare": f"{ranks(bare)} at {paced['camera_rate_hz']:.1f} Hz",
+        "overload": f"{overload['processed_rate_hz']:.1f} Hz of {overload['sent_rate_hz']:.1f}: "
+        f"{100 * result['share_of_bare_rate']:.1f} % of bare; of neighbouring turns "
+        f"{100 * share['min']:.1f} to {100 * share['max']:.1f} %",
+        "overload frames": frame_line(overload),
+        "bare": f"{ranks(paced['bare'])} at {paced['camera_rate_hz']:.1f} Hz",
         "stamp to publish": ranks(paced["stamp_to_publish"]),
-        "overhead ratio": f"{result['overhead_ratio']:.3f} of p50",
+        "overhead ratio": f"{result['overhead_ratio']:.3f} of p50; of neighbouring turns "
+        f"{ratio['min']:.3f} to {ratio['max']:.3f}, median {ratio['median']:.3f}",
         "stages, p50": stage_line(paced["stages_p50_ms"]),
         "frames": frame_line(paced),
-        "overload": f"{overload['processed_rate_hz']:.1f} Hz of {overload['sent_rate_hz']:.1f}: "
-        f"{100 * overload['share_of_bare_rate']:.1f} % of bare, "
-        f"{100 * overload['share_of_session_run_rate']:.1f} % of session.run alone, "
-        f"{100 * overload['share_of_detect_rate']:.1f} % of detect alone",
-        "overload frames": frame_line(overload),
-        "switch": f"largest gap {switch['largest_gap_ms']:.1f} ms: "
-        f"{switch['to_usual_p50']:.2f} of the usual p50, "
-        f"{switch['to_usual_max']:.2f} of the largest without a switch",
+        "switch": f"largest gap {switch['largest_gap_ms']['median']:.1f} ms, "
+        f"at worst {switch['largest_gap_ms']['max']:.1f} ms: "
+        f"{to_p50['median']:.2f}, at worst {to_p50['max']:.2f} of the usual p50; "
+        f"{to_largest['median']:.2f}, at worst {to_largest['max']:.2f} of the usual largest",
         "measured": result["how"],
     }
     width = max(map(len, rows))
@@ -488,5 +673,5 @@ def stage_line(stages: Mapping[str, float]) -> str:
 
 def frame_line(part: Mapping[str, Any]) -> str:
     """What became of the frames, in words."""
-    names = ("sent", "answered", "superseded", "stale", "failed", "lost")
+    names = ("received", "answered", "superseded", "stale", "failed", "lost")
     return "  ".join(f"{name} {part[name]}" for name in names)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from time import monotonic
-from typing import Any, TypeAlias
+from typing import Any
 
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import CompressedImage, Image
-from vision_msgs.msg import Detection2D
 
+from mbnet_perception.nodes.cdr import read_compressed_image, read_image
 from mbnet_perception.nodes.diagnostics import CameraRecord
 from mbnet_perception.nodes.endpoints import (
     COMPRESSED_OVERLAY,
@@ -22,9 +21,8 @@ from mbnet_perception.nodes.endpoints import (
     overrides,
 )
 from mbnet_perception.nodes.overlay import OverlayPainter
+from mbnet_perception.nodes.receiver import subscribe_for_receiver
 from mbnet_perception.nodes.silence import why_silent
-
-ImageCallback: TypeAlias = "Callable[[Camera, Image | CompressedImage, int | None], None]"
 
 
 class Camera:
@@ -39,7 +37,7 @@ class Camera:
 
     Attributes:
         record: What became of the frames.
-        parts: Of the newest detections message, to be used again.
+        read: Reads a message that was taken.
         several_publishers: Whether the topic has more than one, when that was last looked at.
     """
 
@@ -49,10 +47,10 @@ class Camera:
         # Remapped before a suffix is added, as image_transport does it.
         self.topic = node.resolve_topic_name(topic)
         self.record = CameraRecord(self.topic)
-        self.parts: list[Detection2D] = []
         self.several_publishers = False
         self._expected: int | None = None
         self._image = image_endpoint(transport)
+        self.read = read_compressed_image if transport == "compressed" else read_image
         self._cameras = cameras
         self._publishers: list[Publisher] = []
         self._subscription: Subscription | None = None
@@ -68,30 +66,14 @@ class Camera:
         """Topic of the image messages, with the suffix of the transport."""
         return self._image.name_for(self.topic, self._cameras)
 
-    def subscribe(self, on_image: ImageCallback) -> None:
-        """Receive images from now on.
-
-        Args:
-            on_image: Called with the camera, the message and its publication sequence number.
-        """
-
-        # rclpy looks at the number of arguments. On Humble it has one, the message, to give.
-        def with_info(message: Image | CompressedImage, info: Mapping[str, Any]) -> None:
-            on_image(self, message, self._usable(info.get("publication_sequence_number")))
-
-        def alone(message: Image | CompressedImage) -> None:
-            on_image(self, message, None)
-
-        has_info = hasattr(Subscription, "CallbackType")
-        callback: Callable[..., None] = with_info if has_info else alone
+    def subscribe(self) -> Subscription:
+        """Receive images from now on, as bytes; a :class:`Receiver` is to take them."""
         self.record.subscribed = self.record.taken = monotonic()
-        self._subscription = self._node.create_subscription(
-            self._image.type,
-            self.image_topic,
-            callback,
-            self._image.qos,
-            qos_overriding_options=overrides(),
+        self.record.ledger.resume()
+        self._subscription = subscribe_for_receiver(
+            self._node, self._image.type, self.image_topic, self._image.qos
         )
+        return self._subscription
 
     def unsubscribe(self) -> None:
         """Receive no more."""
@@ -104,11 +86,15 @@ class Camera:
         """Look whether more than one node sends images."""
         self.several_publishers = self._node.count_publishers(self.image_topic) > 1
 
-    def _usable(self, number: int | None) -> int | None:
-        """The number of a message, if it tells what was lost before it.
+    def usable_number(self, info: Mapping[str, Any]) -> int | None:
+        """The publication sequence number of a message, if it tells what was lost before it.
 
         Each publisher counts for itself, and rclpy does not say whose number it is.
+
+        Args:
+            info: What the middleware says of the message; on Humble no number is among it.
         """
+        number: int | None = info.get("publication_sequence_number")
         if number is not None:
             if number != self._expected:  # a gap, or the number of another publisher
                 self.count_publishers()

@@ -1,19 +1,20 @@
 """The detector node: camera topics in, detections out.
 
-A callback keeps the newest frame of each camera; one worker thread takes them in turn. rclpy holds
-the GIL while it takes an image and ONNX Runtime releases it, so that the executor stays free for
-parameters and the next frames.
+One thread receives pictures and keeps the newest frame of each camera; another, the worker, takes
+them in turn. rclpy holds the GIL while it takes an image and ONNX Runtime releases it. The executor
+has all the rest: parameters, services, reports.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from threading import Thread
-from time import monotonic, sleep
+from time import monotonic
+from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -21,17 +22,18 @@ from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
-from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
+from mbnet_perception.core.images import ImageFormatError
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import StampClock, StampFault
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.camera import Camera
+from mbnet_perception.nodes.cdr import detections_bytes, read_stamp
 from mbnet_perception.nodes.diagnostics import (
     SILENCE,
     STAMP_FAULTS,
@@ -48,13 +50,10 @@ from mbnet_perception.nodes.endpoints import (
     Endpoint,
     overrides,
 )
-from mbnet_perception.nodes.messages import (
-    detections_message,
-    label_message,
-    picture_from_message,
-)
+from mbnet_perception.nodes.messages import label_message, picture_from_message
 from mbnet_perception.nodes.overlay import Overlay
 from mbnet_perception.nodes.parameters import POINT, DetectorSettings, declare_settings
+from mbnet_perception.nodes.receiver import Receiver
 from mbnet_perception.nodes.running import START_ERRORS, run_node
 from mbnet_perception.nodes.steering import Steering
 
@@ -62,7 +61,6 @@ DIAGNOSTICS_PERIOD = 1.0
 WATCH_PERIOD = 0.2
 FAULTS_THAT_LAST = 3
 CLOCKS_TOGETHER = 0.02  # seconds between two readings that count as one
-HANDOVER = 0.0006  # seconds, in which the worker gets from its frame to the network
 SETTINGS = tuple(row.name for row in fields(DetectorSettings))
 
 
@@ -71,13 +69,13 @@ class Frame:
     """An image message that waits for its turn.
 
     Attributes:
-        message: As it came.
+        message: As it came, in CDR.
         stamp: Of its header, ns since the epoch.
         arrival: When it came, monotonic seconds.
         transport: Seconds from stamp to arrival, or why the stamp does not tell.
     """
 
-    message: Image | CompressedImage
+    message: bytes
     stamp: int
     arrival: float
     transport: float | StampFault
@@ -146,6 +144,7 @@ class DetectorNode(LifecycleNode):
         self._steering: Steering | None = None
         self._switch: Switch | None = None
         self._cameras: list[Camera] = []
+        self._receiver: Receiver | None = None
         self._queue: FrameQueue[Frame] | None = None
         self._worker: Thread | None = None
         self._publishers_of_state: list[Publisher] = []
@@ -153,7 +152,7 @@ class DetectorNode(LifecycleNode):
         self._choosing = False
         self._engine_error = ""
         self._perception = b""
-        self._faults_said: set[tuple[str, str]] = set()
+        self._said: set[tuple[str, str]] = set()
 
         self._settings = declare_settings(self, DetectorSettings)
         self._look_at_clock()
@@ -247,10 +246,16 @@ class DetectorNode(LifecycleNode):
         self._release()
 
     def _subscribe(self, wanted: bool) -> None:
+        if self._receiver:
+            self._receiver.close()
+            self._receiver = None
         for camera in self._cameras:
             camera.unsubscribe()
-            if wanted:
-                camera.subscribe(self._on_image)
+        if wanted:
+            subscriptions = [camera.subscribe() for camera in self._cameras]
+            self._receiver = Receiver(
+                self.context, subscriptions, self._on_image, self._on_receiver_error
+            )
 
     def _halt(self) -> None:
         self._subscribe(False)
@@ -307,11 +312,13 @@ class DetectorNode(LifecycleNode):
 
     # Frames
 
-    def _on_image(
-        self, camera: Camera, message: Image | CompressedImage, number: int | None
-    ) -> None:
+    def _on_image(self, index: int, message: bytes, info: Mapping[str, Any]) -> None:
+        camera = self._cameras[index]
         now, arrival = self._read_clocks()
-        stamp = message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        try:
+            stamp = read_stamp(message)
+        except ImageFormatError:  # which the worker will come upon, too, and count
+            stamp = 0
         age = self._stamps.age(stamp, now)
         if isinstance(age, str):
             self._note_fault(camera, age, now)
@@ -319,11 +326,15 @@ class DetectorNode(LifecycleNode):
             camera.record.faults_in_a_row = 0
         camera.record.last_arrival = arrival
         frame = Frame(message, stamp, arrival, age)
+        number = camera.usable_number(info)
         assert self._queue is not None
-        if self._queue.put(camera.index, frame, number, None if age == "jumped" else stamp):
-            # The worker begins now, and wants the GIL, which the executor would take for its next
-            # round. Nothing is lost: one round has just begun, and the network takes longer.
-            sleep(HANDOVER)
+        self._queue.put(index, frame, number, None if age == "jumped" else stamp)
+
+    def _on_receiver_error(self, error: Exception) -> None:
+        if self.context.ok():
+            self.get_logger().error(
+                f"goes on after {type(error).__name__}: {error}", throttle_duration_sec=1.0
+            )
 
     def _note_fault(self, camera: Camera, fault: StampFault, now: int) -> None:
         """Count a stamp that tells no age; the log hears of each kind once."""
@@ -332,9 +343,9 @@ class DetectorNode(LifecycleNode):
         record.faults_in_a_row += 1
         # One alone is of a bag that begins anew, whose picture came before its /clock.
         lasting = record.faults_in_a_row >= FAULTS_THAT_LAST and fault != "jumped"
-        if not lasting or (camera.topic, fault) in self._faults_said:
+        if not lasting or (camera.topic, fault) in self._said:
             return
-        self._faults_said.add((camera.topic, fault))
+        self._said.add((camera.topic, fault))
         unset = self._simulated and now == 0
         hint = " (use_sim_time is true, but nobody publishes /clock)" if unset else ""
         self.get_logger().warning(
@@ -388,13 +399,12 @@ class DetectorNode(LifecycleNode):
             return "stale"
         point = self._engine.point  # first: a frame of the next one is no sample of this one
         detector = self._engine.detector
-        picture = picture_from_message(frame.message, detector.resolution)
+        image = camera.read(frame.message)
+        picture = picture_from_message(image, detector.resolution)
         decoded = monotonic()
         detections, timing = detector.detect(picture, settings.selection)
         detected = monotonic()
-        header = frame.message.header
-        message = detections_message(detections, detector.classes, header, camera.parts)
-        camera.detections.publish(message)
+        camera.detections.publish(detections_bytes(detections, detector.classes, image.header))
         published = monotonic()
 
         at, _ = self._read_clocks()
@@ -419,7 +429,7 @@ class DetectorNode(LifecycleNode):
         camera.record.taken = published - total
         self._steering.add(total, published, point)
         camera.overlay.offer(
-            Overlay(header, picture, detections, detector.classes), settings.overlay_rate_hz
+            Overlay(image.header, picture, detections, detector.classes), settings.overlay_rate_hz
         )
         return "processed"
 
@@ -580,6 +590,9 @@ class DetectorNode(LifecycleNode):
             record = camera.record
             summary = record.window.summarise()
             reason = camera.explain_silence() if record.silence(monotonic()) > SILENCE else ""
+            if reason and (camera.topic, reason) not in self._said:
+                self._said.add((camera.topic, reason))
+                self.get_logger().warning(f"no frame of {camera.topic}: {reason}")
             message.status.append(record.report(name, summary, reason))
             if summary and self._latency_publisher.get_subscription_count():
                 for metrics in latency_messages(camera.topic, summary):

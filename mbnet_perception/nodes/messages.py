@@ -33,6 +33,7 @@ from mbnet_perception.core.images import (
     picture_from_raw,
     rows_of,
 )
+from mbnet_perception.nodes.cdr import CompressedImageView, ImageHeader, ImageView
 
 # Names in sensor_msgs/image_encodings.hpp have up to 12 characters. cv_bridge matches them with a
 # std::regex, whose depth of recursion, and so the stack, grows with the name.
@@ -50,7 +51,9 @@ CvBridge().imgmsg_to_cv2(grey, "bgr8")
 """
 
 
-def picture_from_message(message: Image | CompressedImage, long_side: int = 0) -> Picture:
+def picture_from_message(
+    message: Image | CompressedImage | ImageView | CompressedImageView, long_side: int = 0
+) -> Picture:
     """Picture of an image message; a view of its data where possible.
 
     Encodings that :func:`picture_from_raw` does not read go through cv_bridge, where it is there.
@@ -62,7 +65,7 @@ def picture_from_message(message: Image | CompressedImage, long_side: int = 0) -
     Raises:
         ImageFormatError: If the message holds no usable picture.
     """
-    if isinstance(message, CompressedImage):
+    if isinstance(message, CompressedImage | CompressedImageView):
         return picture_from_compressed(message.data, message.format, long_side)
     if message.encoding in ENCODINGS:
         return picture_from_raw(
@@ -71,7 +74,7 @@ def picture_from_message(message: Image | CompressedImage, long_side: int = 0) -
     return _picture_through_cv_bridge(message)
 
 
-def _picture_through_cv_bridge(message: Image) -> Picture:
+def _picture_through_cv_bridge(message: Image | ImageView) -> Picture:
     encoding = message.encoding
     if not encoding or len(encoding) > LONGEST_ENCODING:
         raise ImageFormatError(
@@ -152,38 +155,35 @@ def _cv_bridge() -> Any:
 
 
 def detections_message(
-    detections: Detections,
-    class_names: Sequence[str],
-    header: Header,
-    parts: list[Detection2D] | None = None,
+    detections: Detections, class_names: Sequence[str], header: Header
 ) -> Detection2DArray:
-    """Detections under the header of their image, boxes in its pixels, classes by name.
+    """What `cdr.detections_bytes` writes several times as fast, which is held against this.
 
     Args:
         detections: What was seen.
         class_names: The model's, which `detections.classes` counts.
         header: Of the image.
-        parts: Messages of an earlier array that is not needed any more, to write into: making a
-            Detection2D takes ten times as long as filling it. Grows as needed.
     """
-    parts = [] if parts is None else parts
-    while len(parts) < len(detections):
-        parts.append(Detection2D(results=[ObjectHypothesisWithPose()]))
-    used = parts[: len(detections)]
-    for part, box, score, index in zip(
-        used,
+    message = Detection2DArray(header=header)
+    for box, score, index in zip(
         detections.boxes.tolist(),
         detections.scores.tolist(),
         detections.classes.tolist(),
         strict=True,
     ):
         left, top, right, bottom = box
-        part.header = header
+        part = Detection2D(header=header, results=[ObjectHypothesisWithPose()])
         hypothesis, bbox = part.results[0].hypothesis, part.bbox
         hypothesis.class_id, hypothesis.score = class_names[index], score
         bbox.size_x, bbox.size_y = right - left, bottom - top
         bbox.center.position.x, bbox.center.position.y = (left + right) / 2, (top + bottom) / 2
-    return Detection2DArray(header=header, detections=used)
+        message.detections.append(part)
+    return message
+
+
+def header_message(header: ImageHeader) -> Header:
+    """The same as a message."""
+    return Header(stamp=Time(sec=header.sec, nanosec=header.nanosec), frame_id=header.frame_id)
 
 
 def label_message(class_names: Sequence[str], score_threshold: float, stamp: Time) -> LabelInfo:

@@ -18,13 +18,15 @@ from std_msgs.msg import Header
 from mbnet_perception.core.detections import Detections
 from mbnet_perception.core.drawing import draw_detections
 from mbnet_perception.core.images import Picture
+from mbnet_perception.nodes.cdr import ImageHeader
+from mbnet_perception.nodes.messages import header_message
 
 
 @dataclass(frozen=True)
 class Overlay:
     """What is to be drawn; the picture may be a view of a message."""
 
-    header: Header
+    header: ImageHeader
     picture: Picture
     detections: Detections
     class_names: Sequence[str]
@@ -92,16 +94,15 @@ class OverlayPainter:
 
     def _publish(self, overlay: Overlay) -> None:
         drawn = draw_overlay(overlay)
+        header = header_message(overlay.header)
         if self._raw.get_subscription_count():
-            self._raw.publish(image_message(drawn, overlay.header))
+            self._raw.publish(image_message(drawn, header))
         if self._compressed.get_subscription_count():
             done, content = cv2.imencode(".jpg", drawn)
             if not done:
                 raise RuntimeError(f"OpenCV cannot make a JPEG of a picture {drawn.shape}")
             data = array("B", content.tobytes())
-            self._compressed.publish(
-                CompressedImage(header=overlay.header, format="jpeg", data=data)
-            )
+            self._compressed.publish(CompressedImage(header=header, format="jpeg", data=data))
 
 
 def draw_overlay(overlay: Overlay) -> NDArray[np.uint8]:

@@ -77,6 +77,21 @@ def test_gaps_between_numbers_are_lost_frames(numbers, lost):
     assert ledger.counts == FrameCounts(received=len(numbers), waiting=len(numbers), lost=lost)
 
 
+def test_what_was_sent_while_nothing_was_asked_for_is_not_lost():
+    ledger = FrameLedger()
+    for number in (1, 2, 4):
+        ledger.receive(number)
+    ledger.resume()
+    for number in (9, 10, 12):
+        ledger.receive(number)
+    assert ledger.counts.lost == 2  # 3 and 11
+    for stamp in stamps_at(*TEN):
+        ledger.receive(None, stamp)
+    ledger.resume()
+    ledger.receive(None, stamps_at(1500)[0])
+    assert ledger.counts.lost_by_stamps == 0
+
+
 MS = 10**6
 SECOND = 10**9
 START = 1_700_000_000 * SECOND

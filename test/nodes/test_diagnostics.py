@@ -290,7 +290,9 @@ def camera_status(rig, words):
         ("deadline", "100000000", "no deadline, we ask for 0.1 s"),
     ],
 )
-def test_a_qos_policy_that_does_not_match_is_named_with_its_remedy(rig, policy, value, offer):
+def test_a_qos_policy_that_does_not_match_is_named_with_its_remedy(
+    rig, capfd, policy, value, offer
+):
     override = f"qos_overrides./image_raw.subscription.{policy}"
     detector = rig("-p", f"{override}:={value}", topics=(), connected=False)
     best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -299,6 +301,9 @@ def test_a_qos_policy_that_does_not_match_is_named_with_its_remedy(rig, policy, 
     assert status.level == DiagnosticStatus.WARN
     assert f"/peer offers {offer}" in status.message
     assert f"start this node with {override}: " in status.message
+    # The log, too, once: many a user has no look at /diagnostics.
+    assert camera_status(detector, "QoS of /image_raw").message == status.message
+    assert capfd.readouterr().err.count(f"no frame of /image_raw: {status.message}") == 1
 
 
 def test_a_camera_that_was_enabled_just_now_is_not_silent_yet(rig):

@@ -17,6 +17,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.exceptions import ParameterNotDeclaredException
 from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
@@ -80,10 +81,15 @@ def balanced(counts):
     return counts
 
 
-def hand_over(detector, image, number=None):
-    """Give an image to the node as its subscription would."""
-    node = detector.detector
-    node._on_image(node._cameras[0], image, number)
+def hand_over(detector, image, number=None, damage=None):
+    """Give an image to the node as its receiver would; its bytes may be damaged by a Random."""
+    content = bytearray(serialize_message(image))
+    if damage:
+        for _ in range(damage.randint(0, 3)):
+            content[damage.randrange(min(len(content), 120))] ^= 1 << damage.randrange(8)
+        del content[damage.choice((len(content), damage.randrange(len(content)))) :]
+    info = {"publication_sequence_number": number}
+    detector.detector._on_image(0, bytes(content), info)
 
 
 def settle(detector):
@@ -226,6 +232,9 @@ def test_whatever_images_come_each_is_answered_or_counted_and_memory_does_not_gr
         handed += 1
         if chance() < THROUGH_ROS:
             detector.send(message)
+        elif chance() < 0.1:
+            hand_over(detector, message, handed, images.random)
+            fate = ""  # as long as it is counted, and the next one is as well
         else:
             hand_over(detector, message, images.random.choice((None, 0, handed, handed + 9)))
         while chance() < 0.1:  # faster than the worker
@@ -397,6 +406,18 @@ def test_a_camera_that_was_restarted_is_followed_without_counting_losses(fuzzed)
         counts = balanced(detector.settle())
         assert (counts.received, counts.processed) == (5 * (life + 1), 5 * (life + 1))
         assert (counts.lost, counts.lost_by_stamps) == (0, 0)
+
+
+def test_bytes_that_are_no_image_are_counted_and_the_next_image_is_answered(fuzzed):
+    detector = fuzzed("-p", "score_threshold:=0.5")
+    good = serialize_message(detector.raw(WHITE, header=detector.now()))
+    for content in (b"\0\1\0\0", b"\0\1\0\0\1", b"not CDR", good[:1000], bytes(200)):
+        before = detector.counts().failed
+        detector.cameras["/image_raw"].publish(content)
+        detector.until(lambda before=before: detector.counts().failed > before)
+    assert len(detector.answer(detector.raw(WHITE)).detections) == 3
+    counts = balanced(detector.settle())
+    assert (counts.processed, counts.failed) == (1, 5)
 
 
 def test_a_camera_may_change_its_resolution(fuzzed):
