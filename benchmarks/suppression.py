@@ -1,4 +1,4 @@
-"""Suppression inside the model file against outside, in NumPy.
+"""Suppression inside the model file against outside, in Python.
 
 Appends ONNX's NonMaxSuppression to a model, runs both ways on the pictures of a synthetic drive,
 and prints milliseconds (median) of everything behind the network's two outputs.

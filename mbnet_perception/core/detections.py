@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 # Enough for any street; keeps one frame full of noise from costing a second of suppression.
 MAX_CANDIDATES = 600
 
+# Left, top, right and bottom.
+_Box = tuple[float, float, float, float]
+
 
 @dataclass(frozen=True)
 class Detections:
@@ -82,66 +85,68 @@ def select_detections(
         selection: Thresholds.
         class_mask: (classes,) which classes to report.
     """
+    class_count = scores.shape[1]
     # Most scores go here, and a search in one dimension is several times as fast as in two.
-    rows, classes = np.divmod(
-        np.flatnonzero(scores.ravel() >= selection.score_threshold), scores.shape[1]
-    )
-    wanted = class_mask[classes]
-    rows, classes = rows[wanted], classes[wanted]
-    values = scores[rows, classes]
-    order = np.argsort(-values, kind="stable")[:MAX_CANDIDATES]
-    rows, classes, values = rows[order], classes[order], values[order]
-    candidates = np.clip(boxes[rows], 0, 1)
-    inside = (candidates[:, 2:] > candidates[:, :2]).all(1)  # the rest lies beside the picture
-    candidates, classes, values = candidates[inside], classes[inside], values[inside]
-    keep = suppress(candidates, classes, selection.iou_threshold)[: selection.max_detections]
+    places = (scores >= selection.score_threshold).ravel().nonzero()[0]
+    if not all(class_mask.tolist()):  # as a list: an array would be many times as slow here
+        places = places[class_mask[places % class_count]]
+    if len(places) > MAX_CANDIDATES:  # Python would take milliseconds to sort thousands
+        passed = scores.take(places)
+        places = places[passed >= np.partition(passed, -MAX_CANDIDATES)[-MAX_CANDIDATES]]
+    # The rest goes one by one: a picture holds few candidates, and the network has just swept the
+    # processor's caches, so that each kind of NumPy call would cost some 10 us.
     height, width = image_hw
-    scale = np.array([width, height, width, height], np.float32)
-    return Detections(candidates[keep] * scale, values[keep], classes[keep])
+    kept: list[list[_Box]] = [[] for _ in range(class_count)]
+    pixels: list[float] = []
+    values: list[float] = []
+    classes: list[int] = []
+    for place in sorted(places.tolist(), key=scores.item, reverse=True)[:MAX_CANDIDATES]:
+        row, label = divmod(place, class_count)
+        left, top, right, bottom = boxes[row].tolist()
+        left = 0.0 if left < 0 else left
+        top = 0.0 if top < 0 else top
+        right = 1.0 if right > 1 else right
+        bottom = 1.0 if bottom > 1 else bottom
+        if not (left < right and top < bottom):  # beside the picture, or not a number
+            continue
+        box = (left, top, right, bottom)
+        if _is_clear(box, kept[label], selection.iou_threshold):
+            kept[label].append(box)
+            pixels += left * width, top * height, right * width, bottom * height
+            values.append(scores.item(place))
+            classes.append(label)
+            if len(classes) == selection.max_detections:
+                break
+    return Detections(
+        np.array(pixels, np.float32).reshape(-1, 4),
+        np.array(values, np.float32),
+        np.array(classes, np.int64),
+    )
 
 
-def suppress(
-    boxes: NDArray[np.float32], classes: NDArray[np.int64], iou_threshold: float
-) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression within each class.
-
-    Args:
-        boxes: (N, 4) xyxy, best first.
-        classes: (N,) class of each.
-        iou_threshold: A box goes that overlaps a better one of its class by more.
-
-    Returns:
-        (K,) int64 rows that stay, ascending.
-    """
-    # Each box against the worse ones of its class: of all pairs, few. A search in one dimension is
-    # several times as fast as in two.
-    better, worse = np.divmod(np.flatnonzero(classes[:, None] == classes), max(1, len(boxes)))
-    apart = better < worse
-    better, worse = better[apart], worse[apart]
-    columns = _columns(boxes)
-    close = _iou(columns[:, better], columns[:, worse]) > iou_threshold
-    alive = [True] * len(boxes)
-    # By the better one: whether it stays is settled by the time that its turn comes.
-    for row, rival in zip(better[close].tolist(), worse[close].tolist(), strict=True):
-        if alive[row]:
-            alive[rival] = False
-    return np.flatnonzero(alive)
+def _is_clear(box: _Box, better: list[_Box], iou_threshold: float) -> bool:
+    """Whether a box overlaps none of the better ones by more than the threshold."""
+    left_a, top_a, right_a, bottom_a = box
+    area_a = (right_a - left_a) * (bottom_a - top_a)
+    for left_b, top_b, right_b, bottom_b in better:
+        # min() and max() would take several times as long.
+        left = left_a if left_a > left_b else left_b
+        top = top_a if top_a > top_b else top_b
+        right = right_a if right_a < right_b else right_b
+        bottom = bottom_a if bottom_a < bottom_b else bottom_b
+        if left < right and top < bottom:
+            inter = (right - left) * (bottom - top)
+            area_b = (right_b - left_b) * (bottom_b - top_b)
+            if inter / (area_a + area_b - inter) > iou_threshold:
+                return False
+    return True
 
 
 def iou_matrix(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     """Intersection over union of (N, 4) and (M, 4) xyxy boxes: (N, M), 0 where both are empty."""
-    return _iou(_columns(a)[:, :, None], _columns(b))
-
-
-def _columns(boxes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """One array for each coordinate: NumPy is slow where the last axis is only two long."""
-    return np.ascontiguousarray(boxes.T)
-
-
-def _iou(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of boxes as coordinates (4, ...) and (4, ...), whose other axes go together."""
-    left_a, top_a, right_a, bottom_a = a
-    left_b, top_b, right_b, bottom_b = b
+    # One array for each coordinate: NumPy is slow where the last axis is only four long.
+    left_a, top_a, right_a, bottom_a = np.ascontiguousarray(a.T)[:, :, None]
+    left_b, top_b, right_b, bottom_b = np.ascontiguousarray(b.T)
     width = np.minimum(right_a, right_b) - np.maximum(left_a, left_b)
     height = np.minimum(bottom_a, bottom_b) - np.maximum(top_a, top_b)
     inter = np.maximum(width, 0) * np.maximum(height, 0)
