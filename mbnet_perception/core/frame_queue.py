@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from threading import Condition
+from queue import SimpleQueue
+from threading import Lock
 from typing import Generic, TypeVar
 
 from mbnet_perception.core.ledger import FrameLedger
@@ -42,11 +43,13 @@ class FrameQueue(Generic[T]):
         self._waiting: dict[int, T] = {}
         self._closed = False
         self._idle = False
-        self._changed = Condition()
+        self._lock = Lock()
+        # A condition would wake the worker while its lock is still held, and so twice.
+        self._news: SimpleQueue[None] = SimpleQueue()
 
     def put(
         self, camera: int, frame: T, number: int | None = None, stamp: int | None = None
-    ) -> bool:
+    ) -> None:
         """Take in a frame; one of this camera that still waits is superseded.
 
         Args:
@@ -54,51 +57,52 @@ class FrameQueue(Generic[T]):
             frame: Whatever the worker wants to know.
             number: See :meth:`FrameLedger.receive`.
             stamp: Likewise.
-
-        Returns:
-            Whether the worker had been waiting for a frame.
         """
         ledger = self._ledgers[camera]
-        with self._changed:
+        with self._lock:
             ledger.receive(number, stamp)
             if self._closed:
                 ledger.settle("stale")
-                return False
+                return
             if camera in self._waiting:
                 ledger.settle("superseded")
-            idle, self._idle = self._idle, False
             self._waiting[camera] = frame
-            self._changed.notify()
-            return idle
+            idle, self._idle = self._idle, False
+        if idle:
+            self._news.put(None)
 
-    def take(self, timeout: float | None = None) -> tuple[int, T] | None:
-        """Wait for a frame and take the next one.
+    def take(self, wait: bool = True) -> tuple[int, T] | None:
+        """Take the next frame; for one thread alone.
 
         Args:
-            timeout: Seconds to wait; None for ever.
+            wait: Whether to wait for one where there is none.
 
         Returns:
-            The camera and its frame; None when none came in time, or the queue is closed.
+            The camera and its frame; None when there is none, or the queue is closed.
         """
-        with self._changed:
-            self._idle = not self._waiting
-            self._changed.wait_for(lambda: self._closed or self._waiting, timeout)
-            self._idle = False
-            if not self._waiting:
-                return None
-            camera = min(self._waiting, key=self._ahead.__getitem__)
-            frame = self._waiting.pop(camera)
-            passed = self._ahead[camera]
-            # What is counted from here never grows large, and nobody is behind who did not wait.
-            self._ahead = [max(0.0, ahead - passed) for ahead in self._ahead]
-            self._ahead[camera] = self._steps[camera]
-            return camera, frame
+        while True:
+            with self._lock:
+                if self._waiting:
+                    return self._next()
+                if self._closed or not wait:
+                    return None
+                self._idle = True
+            self._news.get()
+
+    def _next(self) -> tuple[int, T]:
+        camera = min(self._waiting, key=self._ahead.__getitem__)
+        frame = self._waiting.pop(camera)
+        passed = self._ahead[camera]
+        # What is counted from here never grows large, and nobody is behind who did not wait.
+        self._ahead = [max(0.0, ahead - passed) for ahead in self._ahead]
+        self._ahead[camera] = self._steps[camera]
+        return camera, frame
 
     def close(self) -> None:
         """End it for good: what waits and what still comes is booked out as stale."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             for camera in self._waiting:
                 self._ledgers[camera].settle("stale")
             self._waiting.clear()
-            self._changed.notify_all()
+        self._news.put(None)

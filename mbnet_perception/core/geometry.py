@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 MINIMUM_SIDE = 32
 
 
+@lru_cache(maxsize=64)  # for each frame the same
 def input_size(image_hw: tuple[int, int], resolution: int) -> tuple[int, int]:
     """Size of the network input that keeps a picture's aspect ratio.
 

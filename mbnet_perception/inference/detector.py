@@ -64,6 +64,7 @@ class Detector:
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         self._seen: tuple[tuple[int, int], ...] = ()
         self._runs = 0
+        self._selection: Selection | None = None
         self.resolution = resolution
         usual = input_size(USUAL_CAMERA, resolution)
         session = self._session(usual)
@@ -100,14 +101,15 @@ class Detector:
             ModelError: If the model fails on pictures of this shape.
         """
         started = time.perf_counter()
-        mask = selection.class_mask(self.classes)
+        if selection is not self._selection:
+            self._mask, self._selection = selection.class_mask(self.classes), selection
         size = (picture.height, picture.width)
         session = self._session(input_size(size, self.resolution))
         pixels = prepare_image(picture, self.resolution)
         prepared = time.perf_counter()
         boxes, scores = self._run(session, pixels)
         inferred = time.perf_counter()
-        found = select_detections(boxes[0], scores[0], size, selection, mask)
+        found = select_detections(boxes[0], scores[0], size, selection, self._mask)
         done = time.perf_counter()
         if size not in self._seen:
             self._seen = (*self._seen, size)[-MAX_SESSIONS:]

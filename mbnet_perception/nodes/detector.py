@@ -8,13 +8,14 @@ has all the rest: parameters, services, reports.
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from threading import Thread
-from time import monotonic
-from typing import Any
+from time import monotonic, time_ns
+from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
@@ -29,6 +30,7 @@ from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.images import ImageFormatError
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import StampClock, StampFault
+from mbnet_perception.inference.detector import Timing
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
@@ -59,6 +61,7 @@ from mbnet_perception.nodes.steering import Steering
 
 DIAGNOSTICS_PERIOD = 1.0
 WATCH_PERIOD = 0.2
+UNBOOKED = 1000  # answers; as many come in WATCH_PERIOD at no rate that there is
 FAULTS_THAT_LAST = 3
 CLOCKS_TOGETHER = 0.02  # seconds between two readings that count as one
 SETTINGS = tuple(row.name for row in fields(DetectorSettings))
@@ -79,6 +82,30 @@ class Frame:
     stamp: int
     arrival: float
     transport: float | StampFault
+
+
+class Answer(NamedTuple):
+    """What is known of a frame that was answered.
+
+    Attributes:
+        camera: Whose it was.
+        frame: As it waited.
+        point: Operating point that it was answered at.
+        timing: Of the detector.
+        started, decoded, detected, published: When its turn came, when it was a picture, when
+            objects were found, and when these were published, monotonic seconds.
+        at: The last of these by the node's clock, ns.
+    """
+
+    camera: Camera
+    frame: Frame
+    point: OperatingPoint
+    timing: Timing
+    started: float
+    decoded: float
+    detected: float
+    published: float
+    at: int
 
 
 @dataclass
@@ -152,6 +179,7 @@ class DetectorNode(LifecycleNode):
         self._choosing = False
         self._engine_error = ""
         self._perception = b""
+        self._answers: deque[Answer] = deque(maxlen=UNBOOKED)
         self._said: set[tuple[str, str]] = set()
 
         self._settings = declare_settings(self, DetectorSettings)
@@ -355,8 +383,12 @@ class DetectorNode(LifecycleNode):
 
     def _look_at_clock(self) -> None:
         """Judge stamps by the clock that the parameter asks for, and forget what another told."""
+        self._forget_latencies()
         self._simulated = bool(self.get_parameter("use_sim_time").value)
         self._stamps = StampClock(self._simulated)
+
+    def _forget_latencies(self) -> None:
+        self._book_answers()
         for camera in self._cameras:
             camera.record.window.clear()
 
@@ -370,8 +402,7 @@ class DetectorNode(LifecycleNode):
         jump = self._stamps.observe(now, after)
         if jump is not None:
             self.get_logger().warning(f"the clock jumped by {jump:+.3f} s; latencies begin anew")
-            for camera in self._cameras:
-                camera.record.window.clear()
+            self._forget_latencies()
         return now, after
 
     def _work(self, queue: FrameQueue[Frame]) -> None:
@@ -407,31 +438,43 @@ class DetectorNode(LifecycleNode):
         camera.detections.publish(detections_bytes(detections, detector.classes, image.header))
         published = monotonic()
 
-        at, _ = self._read_clocks()
-        durations = {
-            "wait": started - frame.arrival,
-            "decode": decoded - started,
-            "preprocess": timing.preprocess,
-            "inference": timing.inference,
-            "postprocess": timing.postprocess,
-            "publish": published - detected,
-        }
-        total = published - frame.arrival
-        if not isinstance(frame.transport, str):
-            # A simulated clock runs at a pace of its own; the system's may be set meanwhile.
-            latency = self._stamps.age(frame.stamp, at) if self._simulated else None
-            if latency is None:
-                latency = frame.transport + total
-            if not isinstance(latency, str):
-                durations |= {"transport": frame.transport, "stamp_to_publish": latency}
-                total = latency
-        camera.record.window.add(at, durations, self._board.slowed)
-        camera.record.taken = published - total
-        self._steering.add(total, published, point)
-        camera.overlay.offer(
-            Overlay(image.header, picture, detections, detector.classes), settings.overlay_rate_hz
+        at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
+        self._answers.append(
+            Answer(camera, frame, point, timing, started, decoded, detected, published, at)
         )
+        if camera.overlay.wants(settings.overlay_rate_hz):
+            camera.overlay.offer(Overlay(image.header, picture, detections, detector.classes))
         return "processed"
+
+    def _book_answers(self) -> None:
+        """Look at how long answers took, beside the worker, for which the next frame waits."""
+        while True:
+            try:
+                answer = self._answers.popleft()
+            except IndexError:  # there may be two threads at it
+                return
+            frame, timing, record = answer.frame, answer.timing, answer.camera.record
+            durations = {
+                "wait": answer.started - frame.arrival,
+                "decode": answer.decoded - answer.started,
+                "preprocess": timing.preprocess,
+                "inference": timing.inference,
+                "postprocess": timing.postprocess,
+                "publish": answer.published - answer.detected,
+            }
+            total = answer.published - frame.arrival
+            if not isinstance(frame.transport, str):
+                # A simulated clock runs at a pace of its own; the system's may be set meanwhile.
+                latency = self._stamps.age(frame.stamp, answer.at) if self._simulated else None
+                if latency is None:
+                    latency = frame.transport + total
+                if not isinstance(latency, str):
+                    durations |= {"transport": frame.transport, "stamp_to_publish": latency}
+                    total = latency
+            record.window.add(answer.at, durations, self._board.slowed)
+            record.taken = answer.published - total
+            if self._steering:
+                self._steering.add(total, answer.published, answer.point)
 
     def _is_stale(self, frame: Frame, now: float, limit: float) -> bool:
         """Whether a frame is older than it may be; one whose age cannot be told is not."""
@@ -536,6 +579,7 @@ class DetectorNode(LifecycleNode):
     def _watch(self) -> None:
         """What cannot wait for the next report: the clock, the governor, stale perception."""
         _, now = self._read_clocks()
+        self._book_answers()
         for camera in self._cameras:
             camera.count_publishers()
         steering, engine = self._steering, self._engine
@@ -572,6 +616,7 @@ class DetectorNode(LifecycleNode):
 
     def _report(self) -> None:
         """Publish /diagnostics, and the latency statistics where somebody listens."""
+        self._book_answers()  # those until now, by the state that the board was in
         self._board = self._board_reader.read()
         settings, name = self._settings, self._name
         running = self._engine.point if self._engine else None

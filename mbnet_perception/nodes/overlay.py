@@ -21,6 +21,8 @@ from mbnet_perception.core.images import Picture
 from mbnet_perception.nodes.cdr import ImageHeader
 from mbnet_perception.nodes.messages import header_message
 
+LOOK_AROUND = 0.2  # seconds; to ask for listeners costs more than all books of a frame
+
 
 @dataclass(frozen=True)
 class Overlay:
@@ -53,18 +55,24 @@ class OverlayPainter:
         self._thread = Thread(target=self._work, name="overlay", daemon=True)
         self._thread.start()
 
-    def offer(self, overlay: Overlay, rate: float) -> None:
-        """Have this one drawn, if somebody listens and the last one is long enough ago.
+    def wants(self, rate: float) -> bool:
+        """Whether a picture is to be offered: somebody listens, and the last is long enough ago.
 
         Args:
-            overlay: What to draw.
             rate: At most so many pictures a second; 0 means none.
         """
         now = monotonic()
-        if rate <= 0 or now < self._due or not self._listeners():
-            return
+        if rate <= 0 or now < self._due:
+            return False
+        if not self._listeners():
+            self._due = now + LOOK_AROUND
+            return False
         # A share of the period is forgiven, or 30 Hz of frames at 10 Hz would come out as 7.5.
         self._due = now + 0.9 / rate
+        return True
+
+    def offer(self, overlay: Overlay) -> None:
+        """Have this one drawn."""
         with self._wake:
             self._waiting = overlay
             self._wake.notify()

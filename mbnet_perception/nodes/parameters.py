@@ -6,6 +6,7 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -217,7 +218,7 @@ class DetectorSettings(Settings):
         """The operating point that is asked for."""
         return OperatingPoint(**{name: getattr(self, name) for name in POINT})
 
-    @property
+    @cached_property
     def selection(self) -> Selection:
         """Which detections to report."""
         return Selection(

@@ -1,6 +1,6 @@
 from itertools import count, permutations
+from queue import SimpleQueue
 from threading import Thread
-from time import sleep
 
 import pytest
 from hypothesis import given
@@ -23,7 +23,7 @@ def taken_while_all_wait(queue, cameras, times):
     for _ in range(times):
         for camera in range(cameras):
             queue.put(camera, None)
-        taken.append(queue.take(0)[0])
+        taken.append(queue.take(wait=False)[0])
     return taken
 
 
@@ -38,15 +38,15 @@ def test_a_frame_that_waits_is_superseded():
     queue.put(0, "first")
     queue.put(0, "second")
     assert ledger.counts == FrameCounts(received=2, superseded=1, waiting=1)
-    assert queue.take(0) == (0, "second")
-    assert queue.take(0) is None
+    assert queue.take(wait=False) == (0, "second")
+    assert queue.take(wait=False) is None
     assert ledger.counts == FrameCounts(received=2, superseded=1, waiting=1)
 
 
 def test_a_frame_may_be_anything_even_none():
     queue, _ = queue_of(1)
     queue.put(0, None)
-    assert queue.take(0) == (0, None)
+    assert queue.take(wait=False) == (0, None)
 
 
 def test_numbers_and_stamps_reach_the_ledger():
@@ -77,7 +77,7 @@ def test_after_closing_frames_are_stale():
 def test_a_frame_that_was_taken_before_closing_is_still_the_takers():
     queue, (ledger,) = queue_of(1)
     queue.put(0, "frame")
-    queue.take(0)
+    queue.take(wait=False)
     queue.close()
     assert ledger.counts == FrameCounts(received=1, waiting=1)
     ledger.settle("processed")
@@ -104,7 +104,7 @@ def test_the_books_balance_whatever_happens(entries, closing):
             if step < closing:
                 waiting[camera] = frame
         elif entry == "take":
-            taken = queue.take(0)
+            taken = queue.take(wait=False)
             if waiting:
                 camera, frame = taken
                 assert frame == waiting.pop(camera)
@@ -166,7 +166,7 @@ def test_no_camera_waits_longer_than_its_weight_says(weights, entries):
     since = {}  # takes of others since a camera began to wait
     for entry in [*entries, *["take"] * len(weights)]:
         if entry == "take":
-            taken = queue.take(0)
+            taken = queue.take(wait=False)
             if taken:
                 since.pop(taken[0])
             for camera in since:
@@ -183,7 +183,7 @@ def test_a_camera_that_was_silent_does_not_catch_up(weights, begun):
     queue, _ = queue_of(*weights)
     for _ in begun:
         queue.put(0, None)
-        queue.take(0)
+        queue.take(wait=False)
     taken = taken_while_all_wait(queue, len(weights), 60)
     for one, other in permutations(range(len(weights)), 2):
         due = taken.count(other) / weights[other] * weights[one]
@@ -194,7 +194,7 @@ def test_a_camera_that_was_silent_does_not_catch_up(weights, begun):
 def test_a_camera_of_nearly_no_weight_harms_nobody():
     queue, _ = queue_of(1e-300, 1e300, 1e300)
     queue.put(0, None)
-    assert queue.take(0) == (0, None)  # nobody else waits
+    assert queue.take(wait=False) == (0, None)  # nobody else waits
     for _ in range(3):
         taken = taken_while_all_wait(queue, 3, 100)
         assert abs(taken.count(1) - taken.count(2)) <= 2
@@ -206,7 +206,7 @@ def test_of_each_camera_the_newest_frame_is_taken_and_none_twice(entries):
     newest, seen = {}, {0: [-1], 1: [-1]}
     for number, entry in enumerate(entries):
         if entry == "take":
-            taken = queue.take(0)
+            taken = queue.take(wait=False)
             if taken:
                 camera, frame = taken
                 assert frame == newest[camera] > seen[camera][-1]
@@ -226,16 +226,32 @@ def test_a_worker_that_waits_is_woken_by_a_frame():
     assert taken == [(0, "frame")]
 
 
-def test_workers_that_wait_are_woken_by_closing():
+def test_a_worker_that_waits_is_woken_by_closing():
     queue, _ = queue_of(1)
     taken = []
-    workers = [Thread(target=lambda: taken.append(queue.take()), daemon=True) for _ in range(3)]
-    for worker in workers:
-        worker.start()
+    worker = Thread(target=lambda: taken.append(queue.take()), daemon=True)
+    worker.start()
     queue.close()
-    for worker in workers:
-        worker.join(ENOUGH)
-    assert taken == [None] * 3
+    worker.join(ENOUGH)
+    assert taken == [None]
+
+
+def test_a_worker_that_answers_each_frame_before_the_next_is_woken_by_each():
+    queue, _ = queue_of(1)
+    answers = SimpleQueue()
+
+    def work():
+        while taken := queue.take():
+            answers.put(taken)
+
+    worker = Thread(target=work, daemon=True)
+    worker.start()
+    for number in range(1000):
+        queue.put(0, number)
+        assert answers.get(timeout=ENOUGH) == (0, number)
+    queue.close()
+    worker.join(ENOUGH)
+    assert not worker.is_alive()
 
 
 def test_the_books_balance_while_threads_work():
@@ -282,25 +298,3 @@ def test_a_camera_that_does_not_exist_is_refused():
     with pytest.raises(IndexError):
         queue.put(1, "frame")
     assert ledger.counts == FrameCounts()
-
-
-def test_the_queue_tells_whether_the_worker_waited_for_the_frame():
-    queue = FrameQueue([FrameLedger()], [1])
-    assert not queue.put(0, "before anybody waits")
-
-    def work():
-        while queue.take():
-            pass
-
-    worker = Thread(target=work)
-    worker.start()
-    waited = False
-    for _ in range(5000):
-        waited = queue.put(0, "for somebody who may wait")
-        if waited:
-            break
-        sleep(0.001)
-    queue.close()
-    worker.join()
-    assert waited
-    assert not queue.put(0, "for nobody any more")
