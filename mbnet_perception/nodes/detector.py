@@ -89,7 +89,7 @@ class Answer(NamedTuple):
 
     Attributes:
         camera: Whose it was.
-        frame: As it waited.
+        stamp, arrival, transport: Of its frame, whose message is not to be kept.
         point: Operating point that it was answered at.
         timing: Of the detector.
         started, decoded, detected, published: When its turn came, when it was a picture, when
@@ -98,7 +98,9 @@ class Answer(NamedTuple):
     """
 
     camera: Camera
-    frame: Frame
+    stamp: int
+    arrival: float
+    transport: float | StampFault
     point: OperatingPoint
     timing: Timing
     started: float
@@ -440,7 +442,10 @@ class DetectorNode(LifecycleNode):
 
         at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
         self._answers.append(
-            Answer(camera, frame, point, timing, started, decoded, detected, published, at)
+            Answer(
+                *(camera, frame.stamp, frame.arrival, frame.transport, point, timing),
+                *(started, decoded, detected, published, at),
+            )
         )
         if camera.overlay.wants(settings.overlay_rate_hz):
             camera.overlay.offer(Overlay(image.header, picture, detections, detector.classes))
@@ -453,23 +458,23 @@ class DetectorNode(LifecycleNode):
                 answer = self._answers.popleft()
             except IndexError:  # there may be two threads at it
                 return
-            frame, timing, record = answer.frame, answer.timing, answer.camera.record
+            timing, record, transport = answer.timing, answer.camera.record, answer.transport
             durations = {
-                "wait": answer.started - frame.arrival,
+                "wait": answer.started - answer.arrival,
                 "decode": answer.decoded - answer.started,
                 "preprocess": timing.preprocess,
                 "inference": timing.inference,
                 "postprocess": timing.postprocess,
                 "publish": answer.published - answer.detected,
             }
-            total = answer.published - frame.arrival
-            if not isinstance(frame.transport, str):
+            total = answer.published - answer.arrival
+            if not isinstance(transport, str):
                 # A simulated clock runs at a pace of its own; the system's may be set meanwhile.
-                latency = self._stamps.age(frame.stamp, answer.at) if self._simulated else None
+                latency = self._stamps.age(answer.stamp, answer.at) if self._simulated else None
                 if latency is None:
-                    latency = frame.transport + total
+                    latency = transport + total
                 if not isinstance(latency, str):
-                    durations |= {"transport": frame.transport, "stamp_to_publish": latency}
+                    durations |= {"transport": transport, "stamp_to_publish": latency}
                     total = latency
             record.window.add(answer.at, durations, self._board.slowed)
             record.taken = answer.published - total
