@@ -304,6 +304,7 @@ class DetectorNode(LifecycleNode):
         for publisher in self._publishers_of_state:
             self.destroy_publisher(publisher)
         self._cameras, self._publishers_of_state = [], []
+        self._answers.clear()
         self._engine = self._steering = self._switch = None
 
     def _create_publisher(self, endpoint: Endpoint) -> Publisher:

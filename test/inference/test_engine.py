@@ -1,4 +1,6 @@
-from threading import Condition, Thread
+from threading import Condition, Event, Thread
+from time import sleep
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.images import Picture
 from mbnet_perception.inference import detector as detector_module
+from mbnet_perception.inference import engine as engine_module
+from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
@@ -46,6 +50,49 @@ def test_switching_changes_the_answer(library):
     engine.switch(LARGE)
     assert (engine.point, answer(engine)) == (LARGE, LARGE_ANSWER)
     assert engine.classes == ("red", "green", "blue")
+
+
+def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library, monkeypatch):
+    """Which takes Python's lock, that the thread that detects does not need just then."""
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 20.0)
+    engine = Engine(library, SMALL, num_threads=1)
+    assert answer(engine) == SMALL_ANSWER
+    running, running_at_end, stop = [], [], Event()
+    real = Detector._run
+
+    def run(self, *args):
+        running.append(self)
+        result = real(self, *args)
+        sleep(0.02)  # as long as a network takes
+        running.pop()
+        return result
+
+    monkeypatch.setattr(Detector, "_run", run)
+    old = ref(engine.detector, lambda _: running_at_end.extend(running))
+
+    def detect():
+        while not stop.is_set():
+            answer(engine)
+            sleep(0.002)
+
+    thread = Thread(target=detect)
+    thread.start()
+    try:
+        engine.switch(LARGE)
+    finally:
+        stop.set()
+        thread.join()
+    assert old() is None
+    assert running_at_end == [engine.detector]
+
+
+def test_a_switch_does_not_wait_for_pictures_that_do_not_come(library, monkeypatch):
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.01)
+    engine = Engine(library, SMALL, num_threads=1)
+    old = ref(engine.detector)
+    engine.switch(LARGE)
+    assert old() is None
+    assert answer(engine) == LARGE_ANSWER
 
 
 def damage(library):
