@@ -30,7 +30,6 @@ class Camera:
 
     Args:
         node: That all belongs to.
-        index: Place in `camera_topics`.
         topic: As in `camera_topics`.
         cameras: How many there are.
         transport: Value of `image_transport`.
@@ -41,9 +40,8 @@ class Camera:
         several_publishers: Whether the topic has more than one, when that was last looked at.
     """
 
-    def __init__(self, node: Node, index: int, topic: str, cameras: int, transport: str) -> None:
+    def __init__(self, node: Node, topic: str, cameras: int, transport: str) -> None:
         self._node = node
-        self.index = index
         # Remapped before a suffix is added, as image_transport does it.
         self.topic = node.resolve_topic_name(topic)
         self.record = CameraRecord(self.topic)

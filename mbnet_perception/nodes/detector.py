@@ -234,9 +234,9 @@ class DetectorNode(LifecycleNode):
             self._label_publisher = self._create_publisher(LABELS)
             self._latency_publisher = self._create_publisher(LATENCY)
             self._publishers_of_state = [self._label_publisher, self._latency_publisher]
-            for index, topic in enumerate(settings.camera_topics):
+            for topic in settings.camera_topics:
                 cameras = len(settings.camera_topics)
-                camera = Camera(self, index, topic, cameras, settings.image_transport)
+                camera = Camera(self, topic, cameras, settings.image_transport)
                 self._cameras.append(camera)
         except Exception:
             self._release()

@@ -1,8 +1,8 @@
 """Takes messages off subscriptions, beside the executor.
 
-For each message, rclpy's executors gather every entity of the node anew, several times: 1.2 ms of a
-core for a picture, most of it with Python's lock held, which the worker needs (docs/decisions.md).
-This does what `rclpy.wait_for_message` does, again and again.
+For each message, rclpy's executors gather every entity of the node anew, several times, most of it
+with Python's lock held, which the worker needs (figures in docs/decisions.md). This does what
+`rclpy.wait_for_message` does, again and again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mbnet_perception.nodes.running import PAUSE_AFTER_ERROR
 
 FOREVER = -1  # nanoseconds
 
-MessageCallback = Callable[[int, Any, Mapping[str, Any]], None]
+MessageCallback = Callable[[int, bytes, Mapping[str, Any]], None]
 
 
 class _BesideExecutor(CallbackGroup):
@@ -49,16 +49,15 @@ class _BesideExecutor(CallbackGroup):
 
 
 def subscribe_for_receiver(
-    node: Node, kind: type[Any], topic: str, qos: QoSProfile, raw: bool = True
+    node: Node, kind: type[Any], topic: str, qos: QoSProfile
 ) -> Subscription:
-    """A subscription that the node's executor leaves alone; its QoS may be overridden.
+    """A subscription to bytes that the node's executor leaves alone; its QoS may be overridden.
 
     Args:
         node: Whose it is.
         kind: Class of the messages.
         topic: Its name.
         qos: Its profile; overrides are written into it.
-        raw: Whether messages come as bytes.
     """
     return node.create_subscription(
         kind,
@@ -67,7 +66,7 @@ def subscribe_for_receiver(
         qos,
         callback_group=_BesideExecutor(),
         qos_overriding_options=overrides(),
-        raw=raw,
+        raw=True,
     )
 
 
@@ -78,8 +77,8 @@ class Receiver:
         context: Of the node.
         subscriptions: From :func:`subscribe_for_receiver`; not to be destroyed before
             :meth:`close`.
-        on_message: Called with the place of the subscription, the message, and what the middleware
-            says of it.
+        on_message: Called with the place of the subscription, the message in CDR, and what the
+            middleware says of it.
         on_error: Told what went wrong with a message, be it in `on_message`.
     """
 
@@ -126,7 +125,7 @@ class Receiver:
     def _take(self, index: int) -> None:
         subscription = self._subscriptions[index]
         try:
-            taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+            taken = subscription.handle.take_message(subscription.msg_type, True)
             if taken:
                 self._on_message(index, *taken)
         except Exception as error:  # whatever one message holds, the next one gets its chance

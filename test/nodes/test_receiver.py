@@ -8,12 +8,17 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
+from rclpy.serialization import deserialize_message
 from std_msgs.msg import String
 
 from mbnet_perception.nodes.receiver import Receiver, subscribe_for_receiver
 
 TOPICS = ("/a", "/b")
 KEEP = QoSProfile(depth=100)  # reliable: nothing is lost
+
+
+def text_of(content):
+    return deserialize_message(content, String).data
 
 
 class Station:
@@ -24,7 +29,7 @@ class Station:
         rclpy.init(context=self.context)
         self.node = Node("station", context=self.context)
         self.subscriptions = [
-            subscribe_for_receiver(self.node, String, topic, KEEP, raw=False) for topic in TOPICS
+            subscribe_for_receiver(self.node, String, topic, KEEP) for topic in TOPICS
         ]
         self.publishers = [self.node.create_publisher(String, topic, KEEP) for topic in TOPICS]
         self.taken, self.errors, self.receiver = [], [], None
@@ -43,7 +48,7 @@ class Station:
 
     def receive(self, on_message=None):
         def keep(index, message, info):
-            self.taken.append((index, message.data, info))
+            self.taken.append((index, text_of(message), info))
 
         self.receiver = Receiver(
             self.context, self.subscriptions, on_message or keep, self.errors.append
@@ -100,8 +105,8 @@ def test_an_error_over_one_message_is_told_and_the_next_one_comes(station):
     came = []
 
     def refuse(index, message, info):
-        came.append(message.data)
-        if message.data == "bad":
+        came.append(text_of(message))
+        if came[-1] == "bad":
             raise ValueError("no such message")
 
     station.receive(refuse)
