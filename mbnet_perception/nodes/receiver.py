@@ -94,6 +94,8 @@ class Receiver:
         self._on_message = on_message
         self._on_error = on_error
         self._closed = False
+        # Here, as it fails where ROS has been shut down.
+        self._wait_set = _rclpy.WaitSet(len(self._subscriptions), 1, 0, 0, 0, 0, context.handle)
         self._wake = GuardCondition(callback=None, callback_group=None, context=context)
         self._thread = Thread(target=self._run, name="receiver", daemon=True)
         self._thread.start()
@@ -110,14 +112,13 @@ class Receiver:
         with ExitStack() as stack:
             for handle in (*handles, self._wake.handle, self._context.handle):
                 stack.enter_context(handle)
-            wait_set = _rclpy.WaitSet(len(handles), 1, 0, 0, 0, 0, self._context.handle)
             while not self._closed:
-                wait_set.clear_entities()
+                self._wait_set.clear_entities()
                 for handle in handles:
-                    wait_set.add_subscription(handle)
-                wait_set.add_guard_condition(self._wake.handle)
-                wait_set.wait(FOREVER)
-                ready = wait_set.get_ready_entities("subscription")
+                    self._wait_set.add_subscription(handle)
+                self._wait_set.add_guard_condition(self._wake.handle)
+                self._wait_set.wait(FOREVER)
+                ready = self._wait_set.get_ready_entities("subscription")
                 for index, handle in enumerate(handles):
                     if handle.pointer in ready and not self._closed:
                         self._take(index)

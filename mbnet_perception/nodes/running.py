@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable
 from time import sleep
 
@@ -12,8 +13,12 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos_overriding_options import InvalidQosOverridesError
+from rclpy.signals import SignalHandlerOptions, install_signal_handlers
 
 PAUSE_AFTER_ERROR = 0.1  # seconds; an error that comes again at once must not take the processor
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # that end a node
+_signals: list[int] = []  # those that came to the process
 
 # What the user can put right; rclpy's own errors are RuntimeErrors.
 START_ERRORS = (
@@ -36,17 +41,23 @@ def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None)
     Returns:
         Exit status: 1 where the node cannot start, and the log says why.
     """
+    for number in SIGNALS:
+        signal.signal(number, lambda number, _: _signals.append(number))
     node = None
     try:
-        rclpy.init(args=args)
+        # rclpy's own handlers shut ROS down, and where it is, rclpy fails to make things in ways
+        # that are not for us to catch. So they wait until the node is made.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
+        rclpy.get_global_executor()  # of rclpy.spin
         # What is there now stays. To look through it for garbage, as Python does now and then,
         # stops every thread for tens of milliseconds.
         gc.collect()
         gc.freeze()
-        while rclpy.ok():
+        install_signal_handlers()
+        while not was_told_to_end():
             _spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except Exception as error:
         # A signal shuts ROS down, and what is being made or used just then fails.
@@ -63,6 +74,11 @@ def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None)
     return 0
 
 
+def was_told_to_end() -> bool:
+    """Whether a signal came that ends the node, be it before the node is made."""
+    return bool(_signals) or not rclpy.ok()
+
+
 def _spin(node: Node) -> None:
     """Spin until a signal comes, or an error, which the log is told.
 
@@ -71,7 +87,7 @@ def _spin(node: Node) -> None:
     """
     try:
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         raise
     except Exception as error:
         if not rclpy.ok():

@@ -13,6 +13,7 @@ from mbnet_perception.core.governor import Governor
 from mbnet_perception.inference.ladder import LadderRung, measure_ladder, read_ladder
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.diagnostics import make_status
+from mbnet_perception.nodes.running import was_told_to_end
 
 # Answered frames that may wait to be looked at; the governor looks several times a second.
 SAMPLES = 1000
@@ -177,7 +178,11 @@ class Steering:
     def _measure(self, point: OperatingPoint) -> None:
         try:
             self._ladder = measure_ladder(
-                self._library, point, self._num_threads, lambda: self._stopping
+                self._library,
+                point,
+                self._num_threads,
+                # A signal's end of the node waits for us while the node is made.
+                lambda: self._stopping or was_told_to_end(),
             )
         except Exception as error:
             self._error = f"the operating points cannot be measured: {error}"

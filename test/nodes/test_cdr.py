@@ -341,7 +341,9 @@ def test_damaged_bytes_are_refused_or_read_as_rclpy_reads_them(kind_and_data):
     except ImageFormatError as error:
         assert str(error).startswith("image message ")
     else:
-        assert image == view_of(deserialize_message(data, kind))
+        # Without its options, as Kilted's rclpy refuses a message that counts bytes of its fields
+        # as padding there. Jazzy's reads it.
+        assert image == view_of(deserialize_message(data[:2] + b"\0\0" + data[4:], kind))
     try:
         stamp = read_stamp(data)
     except ImageFormatError:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import rclpy
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterValue
 from rcl_interfaces.srv import SetParametersAtomically
@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
-from vision_msgs.msg import Detection2DArray, LabelInfo
+from vision_msgs.msg import LabelInfo
 
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
@@ -459,18 +459,22 @@ def test_a_bad_parameter_is_named_and_the_node_does_not_start():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_the_node_quietly(number):
-    process = start("-r", "__node:=ended")
+@pytest.mark.parametrize("started", [True, False])
+def test_a_signal_ends_the_node_quietly(started, number):
+    name = f"ended_by_{number}_{'late' if started else 'early'}"
+    process = start("-r", f"__node:={name}")
     try:
         rclpy.init(args=[])
         peer = Node("peer")
         came = []
-        peer.create_subscription(Detection2DArray, "/ended/detections", came.append, 10)
+        peer.create_subscription(DiagnosticArray, "/diagnostics", came.append, 10)
         for _ in range(600):
-            if peer.count_publishers("/ended/detections"):
+            # Detections are announced while the node is being configured, diagnostics come later.
+            if came if started else peer.count_publishers(f"/{name}/detections"):
                 break
             rclpy.spin_once(peer, timeout_sec=0.05)
-        assert peer.count_publishers("/ended/detections")
+        else:
+            pytest.fail("the node did not start")
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     finally:

@@ -1,4 +1,5 @@
 import shutil
+import signal
 import time
 from pathlib import Path
 from threading import current_thread
@@ -18,6 +19,7 @@ from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.ladder import LadderRung, write_ladder
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes import detector as detector_module
+from mbnet_perception.nodes import running as running_module
 from mbnet_perception.nodes import steering
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -241,6 +243,20 @@ def test_a_node_without_a_ladder_measures_one_before_it_listens(rig, quick, meas
     assert detector.set(latency_budget_ms=5000).successful
     assert governor(detector)[0].message == "holds 5000 ms"
     assert len(measured) == 1, "once is enough"
+
+
+def test_a_signal_ends_the_measuring(rig, measured, monkeypatch):
+    """With as many pictures as it takes an hour to detect."""
+    monkeypatch.setattr(ladder, "SECONDS", 3600)
+
+    def signalled(*arguments):
+        monkeypatch.setattr(running_module, "_signals", [signal.SIGTERM])
+        return detect(*arguments)
+
+    detect = Detector.detect
+    monkeypatch.setattr(Detector, "detect", signalled)
+    rig("-p", "latency_budget_ms:=10000", connected=False)
+    assert measured == [()]
 
 
 def test_a_ladder_is_measured_while_frames_are_answered(rig, quick, measured, monkeypatch):
