@@ -1,7 +1,8 @@
 """How long a change of the operating point holds up a thread that detects without a pause.
 
-Without ROS. Changes the resolution to and fro, and prints the largest gap between two pictures at
-each change by the usual gap.
+Without ROS. Goes round one resolution more than an engine holds, so that it builds at each change;
+then to and fro between the last two, which it keeps. Prints the largest gap between two pictures at
+a change by the usual gap, that of the slower of the two operating points.
 
     python benchmarks/switching.py [--models FOLDER] [--alpha 0.5] [--switches 12]
 """
@@ -11,15 +12,16 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections import defaultdict
 from dataclasses import replace
-from itertools import pairwise
+from itertools import cycle, islice, pairwise
 from pathlib import Path
 from threading import Event, Thread
 
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.benchmark import drive_pictures
-from mbnet_perception.inference.engine import Engine
+from mbnet_perception.inference.engine import KEPT, Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 REST = 0.7  # seconds between two changes
@@ -32,11 +34,16 @@ def main() -> None:
     parser.add_argument(
         "--alpha", type=float, default=OperatingPoint.alpha, help="of the model (%(default)s)"
     )
-    parser.add_argument("--switches", type=int, default=12, help="how many (%(default)s)")
+    parser.add_argument("--switches", type=int, default=12, help="of each kind (%(default)s)")
     args = parser.parse_args()
-    point = OperatingPoint(alpha=args.alpha)
-    points = (replace(point, resolution=288), point)
-    engine = Engine(ModelLibrary(args.models), point)
+    library, point = ModelLibrary(args.models), OperatingPoint(alpha=args.alpha)
+    sizes = sorted(library.find(point).resolutions)[-KEPT - 2 :]
+    if len(sizes) < KEPT + 2:
+        parser.error(f"expected a model of {KEPT + 2} resolutions, got {sizes}")
+    points = [replace(point, resolution=size) for size in sizes]
+    route = [points[-1], *islice(cycle(points), args.switches)]
+    route += islice(cycle(route[-2:]), args.switches)
+    engine = Engine(library, route[0])
     pictures, selection = [Picture.of_bgr(bgr) for bgr in drive_pictures()], Selection()
     done: list[float] = []
     stop = Event()
@@ -50,27 +57,39 @@ def main() -> None:
     thread.start()
     time.sleep(REST)
     spans = []
-    for count in range(args.switches):
+    for to in route[1:]:
         begun = time.monotonic()
-        engine.switch(points[count % 2])
+        engine.switch(to)
         spans.append((begun, time.monotonic()))
         time.sleep(REST)
     stop.set()
     thread.join()
 
-    def touches(gap: tuple[float, float]) -> list[int]:
-        return [i for i, (begun, ended) in enumerate(spans) if gap[0] <= ended and gap[1] >= begun]
-
-    usual = statistics.median(b - a for a, b in pairwise(done) if not touches((a, b)))
+    usual = defaultdict(list)
     largest = [0.0] * len(spans)
     for a, b in pairwise(done):
-        for index in touches((a, b)):
-            largest[index] = max(largest[index], b - a)
-    print(f"usual gap {1e3 * usual:.1f} ms")
-    print(
-        f"largest at a change, by the usual: median {statistics.median(largest) / usual:.2f}, "
-        f"worst {max(largest) / usual:.2f}"
-    )
+        touched = [i for i, (begun, ended) in enumerate(spans) if a <= ended and b >= begun]
+        for i in touched:
+            largest[i] = max(largest[i], b - a)
+        if not touched:
+            usual[route[sum(ended < a for _, ended in spans)]].append(b - a)
+    medians = {at: statistics.median(gaps) for at, gaps in usual.items()}
+    ratios = [
+        gap / max(medians[there], medians[here])
+        for gap, (there, here) in zip(largest, pairwise(route), strict=True)
+    ]
+    for at, gap in medians.items():
+        print(f"usual gap at {at.resolution}: {1e3 * gap:.1f} ms")
+    for kind, part, took in (
+        ("built", ratios[: args.switches], spans[: args.switches]),
+        ("kept", ratios[args.switches :], spans[args.switches :]),
+    ):
+        milliseconds = statistics.median(1e3 * (ended - begun) for begun, ended in took)
+        print(
+            f"{kind:5}: largest gap at a change, by the usual: "
+            f"median {statistics.median(part):.2f}, worst {max(part):.2f}; "
+            f"a change takes {milliseconds:.1f} ms"
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """How the memory of a process grows with changes of the operating point.
 
-Run: python benchmarks/switching_memory.py, once more with --keep for what it is without trimming.
+Run: python benchmarks/switching_memory.py; with --kept 0 for what it is without the detectors that
+an engine keeps, with --no-trim for what it is without giving memory back.
 """
 
 from __future__ import annotations
@@ -21,14 +22,22 @@ def resident() -> float:
 
 
 def main() -> None:
-    """Switch to and fro, and print the memory now and then."""
+    """Switch round and round, and print the memory now and then."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--switches", type=int, default=200)
-    parser.add_argument("--keep", action="store_true", help="do not give memory back")
+    parser.add_argument("--models", type=Path, help="folder of the models (the installed one)")
+    parser.add_argument(
+        "--kept",
+        type=int,
+        default=engine_module.KEPT,
+        help="detectors beside the one that runs (%(default)s)",
+    )
+    parser.add_argument("--no-trim", action="store_true", help="do not give memory back")
     args = parser.parse_args()
-    if args.keep:
+    engine_module.KEPT = args.kept
+    if args.no_trim:
         engine_module.return_memory = lambda: None
-    library = ModelLibrary()
+    library = ModelLibrary(args.models)
     points = [
         OperatingPoint(entry.backbone, entry.alpha, resolution, entry.precision)
         for entry in library.entries

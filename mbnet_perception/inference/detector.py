@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -39,17 +40,39 @@ class Timing:
     postprocess: float
 
 
+class Output(NamedTuple):
+    """What the network says of one picture.
+
+    Attributes:
+        boxes, scores: As :func:`select_detections` takes them.
+        size: Height and width of the picture.
+        preprocess, inference: Seconds.
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    size: tuple[int, int]
+    preprocess: float
+    inference: float
+
+
 class Detector:
     """Runs a model on pictures of any size.
 
     ONNX Runtime plans one session per input size, so the first picture of each aspect ratio takes
-    longer; :meth:`warm` takes that away from the first frame. Not for two threads at a time.
+    longer; :meth:`warm` takes that away from the first frame. Not for two threads at a time, but
+    for :meth:`select`.
 
     Args:
         model: Content of a model file.
         resolution: Long side of the network input in pixels.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         origin: Name of the file, for messages.
+
+    Attributes:
+        model, resolution: As given.
+        metadata: What the model says of itself.
+        classes: Names, in the order of the scores.
 
     Raises:
         ModelError: If ONNX Runtime cannot load the model, or it does not keep the contract.
@@ -58,18 +81,19 @@ class Detector:
     def __init__(
         self, model: bytes, resolution: int, num_threads: int = 0, origin: str = "model"
     ) -> None:
-        self._model = model
+        self.model = model
         self._threads = num_threads
         self._origin = origin
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         self._seen: tuple[tuple[int, int], ...] = ()
         self._runs = 0
-        self._selection: Selection | None = None
         self.resolution = resolution
         usual = input_size(USUAL_CAMERA, resolution)
         session = self._session(usual)
         self.metadata = metadata_from(session.get_modelmeta().custom_metadata_map, origin)
         self.classes = self.metadata.classes
+        selection = Selection()
+        self._wanted = (selection, selection.class_mask(self.classes))
         self._check(session, usual)
 
     @property
@@ -100,20 +124,46 @@ class Detector:
             ValueError: If a class is unknown.
             ModelError: If the model fails on pictures of this shape.
         """
+        output = self.run(picture)
         started = time.perf_counter()
-        if selection is not self._selection:
-            self._mask, self._selection = selection.class_mask(self.classes), selection
+        found = self.select(output, selection)
+        ended = time.perf_counter()
+        return found, Timing(output.preprocess, output.inference, ended - started)
+
+    def run(self, picture: Picture, on_run: Callable[[], None] | None = None) -> Output:
+        """The first part of :meth:`detect`, up to what the network says.
+
+        Args:
+            picture: As there.
+            on_run: Called right before the network runs, which leaves Python's lock to others.
+
+        Raises:
+            ModelError: If the model fails on pictures of this shape.
+        """
+        started = time.perf_counter()
         size = (picture.height, picture.width)
         session = self._session(input_size(size, self.resolution))
         pixels = prepare_image(picture, self.resolution)
+        if on_run:
+            on_run()
         prepared = time.perf_counter()
         boxes, scores = self._run(session, pixels)
-        inferred = time.perf_counter()
-        found = select_detections(boxes[0], scores[0], size, selection, self._mask)
-        done = time.perf_counter()
+        ended = time.perf_counter()
         if size not in self._seen:
             self._seen = (*self._seen, size)[-MAX_SESSIONS:]
-        return found, Timing(prepared - started, inferred - prepared, done - inferred)
+        return Output(boxes[0], scores[0], size, prepared - started, ended - prepared)
+
+    def select(self, output: Output, selection: Selection) -> Detections:
+        """The second part of :meth:`detect`; any thread may do it.
+
+        Raises:
+            ValueError: If a class is unknown.
+        """
+        last, mask = self._wanted
+        if selection is not last:
+            mask = selection.class_mask(self.classes)
+            self._wanted = (selection, mask)
+        return select_detections(output.boxes, output.scores, output.size, selection, mask)
 
     def warm(self, image_hw: tuple[int, int]) -> None:
         """Build and run once what pictures of this height and width will need."""
@@ -124,7 +174,7 @@ class Detector:
             if len(self._sessions) == MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
             self._sessions[input_hw] = make_session(
-                self._model, input_hw, self._threads, self._origin
+                self.model, input_hw, self._threads, self._origin
             )
         return self._sessions[input_hw]
 

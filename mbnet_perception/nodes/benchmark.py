@@ -8,9 +8,9 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain, pairwise
+from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -29,6 +29,7 @@ from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.inference.benchmark import describe_machine, measure_alone, milliseconds
+from mbnet_perception.inference.engine import KEPT
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, find_file
 from mbnet_perception.nodes.benchmark_bare import BEGUN
 from mbnet_perception.nodes.benchmark_camera import TOPIC
@@ -42,7 +43,7 @@ TURN = 0.6  # seconds before the other one has its turn: the machine's pace chan
 SKIPPED = 0.2  # of them that do not count: the other one has emptied the caches
 ENOUGH = 10  # pictures at least in what counts of a turn, and in a rest, however long that takes
 TURNS = 3  # of each at least
-SWITCHES = 8  # there and back, four times
+SWITCHES = 8  # of each kind
 REST = 0.7  # seconds between two switches, and before the first
 SETTLING = 1.0  # seconds of pictures before the first rest
 REPORTS = 1.2  # seconds in which a report comes for sure
@@ -317,17 +318,19 @@ class Bench:
         if not result.success:
             raise BenchmarkError(f"{name} cannot be enabled or disabled: {result.message}")
 
-    def measure_switches(self, rate: float, other: OperatingPoint) -> dict[str, Any]:
-        """Change to another operating point and back, several times, while pictures come.
+    def measure_switches(
+        self, rate: float, built: Sequence[OperatingPoint], kept: Sequence[OperatingPoint]
+    ) -> dict[str, Any]:
+        """Change from one operating point to another while pictures come.
 
         Args:
             rate: Of the camera, Hz.
-            other: Where to change to.
+            built: Where to change to first, of :func:`planned_switches`.
+            kept: And then.
 
         Returns:
-            The gaps between answers that each change touches, and those of the rests between.
+            :func:`switch_figures` of the two kinds of changes, by their names.
         """
-        points = [self._point if turn % 2 else other for turn in range(SWITCHES)]
         spans: list[tuple[int, int]] = []
         with self.detector(), self.process("benchmark_camera", {"rate": rate}):
             self._enable(DETECTOR, True)
@@ -335,7 +338,7 @@ class Bench:
             self.wait(SETTLING)
             settled = time.time_ns()
             self.wait(REST)
-            for point in points:
+            for point in (*built, *kept):
                 begun = time.time_ns()
                 self._set(point)
                 done = partial(self.listener.runs, point)
@@ -346,9 +349,15 @@ class Bench:
                 self.wait(max(REST, 2 * (ended - begun) / 1e9, ENOUGH / rate))
             end = time.time_ns()
         published = [done for _, done in self.answers.update()]
-        figures = switch_figures(published, settled, spans, end)
-        for one, point in zip(figures["switches"], points, strict=True):
-            one["to"] = str(point)
+        first = len(built)  # of those that are kept
+        between = spans[first - 1][1], spans[first][0]
+        figures = {
+            "built": switch_figures(published, settled, spans[:first], between[1]),
+            "kept": switch_figures(published, between[0], spans[first:], end),
+        }
+        for kind, points in (("built", built), ("kept", kept)):
+            for one, point in zip(figures[kind]["switches"], points, strict=True):
+                one["to"] = str(point)
         return figures
 
     def _set(self, point: OperatingPoint) -> None:
@@ -517,10 +526,15 @@ def switch_figures(
     }
 
 
-def other_point(library: ModelLibrary, point: OperatingPoint) -> OperatingPoint:
-    """The operating point to switch to: the next smaller network, else the next smaller input.
+def points_near(library: ModelLibrary, point: OperatingPoint) -> list[OperatingPoint]:
+    """The operating points to switch among: this one, and the nearest that ask for no more.
 
-    Where there is nothing smaller, the next larger.
+    They have its backbone and precision, and alpha and resolution are no greater: a camera's rate
+    is what this one can hold. The nearest come first, by steps from one alpha or resolution of the
+    library to the next. Where this one is the smallest, there is the nearest larger one.
+
+    Returns:
+        One more than an engine holds, or fewer where there are not so many.
 
     Raises:
         BenchmarkError: If there is no other.
@@ -531,18 +545,41 @@ def other_point(library: ModelLibrary, point: OperatingPoint) -> OperatingPoint:
         for entry in library.entries
         if (entry.backbone, entry.precision) == (own.backbone, own.precision)
     ]
-    alphas = [e.alpha for e in networks if point.resolution in e.resolutions and e is not own]
-    sizes = [size for size in own.resolutions if size != point.resolution]
-    for name, value, values in (
-        ("alpha", own.alpha, alphas),
-        ("resolution", point.resolution, sizes),
-    ):
-        smaller = [other for other in values if other < value]
-        if values:
-            return OperatingPoint(
-                **asdict(point) | {name: max(smaller) if smaller else min(values)}
-            )
-    raise BenchmarkError(f"there is no operating point beside {point} to switch to")
+    alphas = sorted(entry.alpha for entry in networks)
+    sizes = sorted({size for entry in networks for size in entry.resolutions})
+
+    def steps(alpha: float, size: int) -> int:
+        return abs(alphas.index(alpha) - alphas.index(own.alpha)) + abs(
+            sizes.index(size) - sizes.index(point.resolution)
+        )
+
+    itself, *others = sorted(
+        ((entry.alpha, size) for entry in networks for size in entry.resolutions),
+        key=lambda other: (steps(*other), other),
+    )
+    if not others:
+        raise BenchmarkError(f"there is no operating point beside {point} to switch to")
+    no_more = [(alpha, size) for alpha, size in others if alpha <= itself[0] and size <= itself[1]]
+    near = (no_more or others[:1])[: KEPT + 1]
+    return [point, *(replace(point, alpha=alpha, resolution=size) for alpha, size in near)]
+
+
+def planned_switches(
+    points: Sequence[OperatingPoint],
+) -> tuple[list[OperatingPoint], list[OperatingPoint]]:
+    """Where to change to from the first of these operating points, the nearest to it first.
+
+    Returns:
+        Changes that build: round and round, where there is one point more than an engine holds, so
+        that it has given each up when its turn comes again; else only once to each of the others.
+        Then changes to and fro, between the last two of those, that build nothing.
+    """
+    present, *others = points
+    built = others[::-1]
+    if len(points) > KEPT + 1:
+        built = [*islice(cycle([*built, present]), SWITCHES)]
+    there, here = [present, *built][-2:]
+    return built, [*islice(cycle([there, here]), SWITCHES)]
 
 
 def camera_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -584,14 +621,14 @@ def measure_node(
         BenchmarkError: If a process dies, or does not do its part.
     """
     library = ModelLibrary(models)
-    other = other_point(library, point)
+    built, kept = planned_switches(points_near(library, point))
     alone = measure_alone(library, point, num_threads, seconds)
     bench = Bench(point, library.folder, num_threads, output, check)
     try:
         overload, flooded = bench.compare(OVERLOAD * alone["session_run_rate_hz"], seconds)
         rate = load * overload["processed_rate_hz"]
         paced, turns = bench.compare(rate, seconds)
-        switch = bench.measure_switches(rate, other)
+        switch = bench.measure_switches(rate, built, kept)
     finally:
         bench.close()
     return {
@@ -620,7 +657,8 @@ def how_measured(cores: int) -> str:
         "camera, detector and listener are processes of their own; bare is session.run in a "
         "process that takes pictures of the same camera in turns with the detector, of each turn "
         f"the first {SKIPPED:g} s are not counted; the listener reads answers in between; alone is "
-        "without any of them; the usual gaps are those between the switches"
+        "without any of them; the usual gaps are those between the switches, of which "
+        "some have a detector built and others return to one that was kept"
     )
     if cores < 4:
         text += (
@@ -632,11 +670,8 @@ def how_measured(cores: int) -> str:
 
 def describe(result: Mapping[str, Any]) -> list[str]:
     """The figures as lines for people."""
-    alone, overload, paced, switch = (
-        result[name] for name in ("alone", "overload", "paced", "switch")
-    )
+    alone, overload, paced = (result[name] for name in ("alone", "overload", "paced"))
     share, ratio = overload["share_of_pairs"], paced["overhead_of_pairs"]
-    to_p50, to_largest = switch["to_usual_p50"], switch["to_usual_largest"]
     rows = {
         "operating point": f"{result['point']}, {result['num_threads'] or 'cores - 1'} threads",
         "machine": f"{result['machine']}, {result['cores']} cores",
@@ -651,10 +686,7 @@ def describe(result: Mapping[str, Any]) -> list[str]:
         f"{ratio['min']:.3f} to {ratio['max']:.3f}, median {ratio['median']:.3f}",
         "stages, p50": stage_line(paced["stages_p50_ms"]),
         "frames": frame_line(paced),
-        "switch": f"largest gap {switch['largest_gap_ms']['median']:.1f} ms, "
-        f"at worst {switch['largest_gap_ms']['max']:.1f} ms: "
-        f"{to_p50['median']:.2f}, at worst {to_p50['max']:.2f} of the usual p50; "
-        f"{to_largest['median']:.2f}, at worst {to_largest['max']:.2f} of the usual largest",
+        **{f"switch, {kind}": gap_line(part) for kind, part in result["switch"].items()},
         "measured": result["how"],
     }
     width = max(map(len, rows))
@@ -669,6 +701,19 @@ def ranks(figures: Mapping[str, float]) -> str:
 def stage_line(stages: Mapping[str, float]) -> str:
     """Medians of stages in words."""
     return "  ".join(f"{name} {value:.2f} ms" for name, value in stages.items())
+
+
+def gap_line(part: Mapping[str, Any]) -> str:
+    """What switches of one kind did to the gaps, in words."""
+    largest, to_p50, to_largest = (
+        part[name] for name in ("largest_gap_ms", "to_usual_p50", "to_usual_largest")
+    )
+    return (
+        f"largest gap of {len(part['switches'])} {largest['median']:.1f} ms, "
+        f"at worst {largest['max']:.1f} ms: "
+        f"{to_p50['median']:.2f}, at worst {to_p50['max']:.2f} of the usual p50; "
+        f"{to_largest['median']:.2f}, at worst {to_largest['max']:.2f} of the usual largest"
+    )
 
 
 def frame_line(part: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
 """The detector node: camera topics in, detections out.
 
 One thread receives pictures and keeps the newest frame of each camera; another, the worker, takes
-them in turn. rclpy holds the GIL while it takes an image and ONNX Runtime releases it. The executor
-has all the rest: parameters, services, reports.
+them in turn, and has them answered by a third where the next one waits. rclpy holds the GIL while
+it takes an image and ONNX Runtime releases it. The executor has all the rest: parameters, services,
+reports.
 """
 
 from __future__ import annotations
@@ -27,15 +28,16 @@ from std_srvs.srv import SetBool
 
 from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
-from mbnet_perception.core.images import ImageFormatError
+from mbnet_perception.core.images import ImageFormatError, Picture
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import StampClock, StampFault
-from mbnet_perception.inference.detector import Timing
+from mbnet_perception.inference.detector import Detector, Output
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes.answerer import Answerer
 from mbnet_perception.nodes.camera import Camera
-from mbnet_perception.nodes.cdr import detections_bytes, read_stamp
+from mbnet_perception.nodes.cdr import ImageHeader, detections_bytes, read_stamp
 from mbnet_perception.nodes.diagnostics import (
     SILENCE,
     STAMP_FAULTS,
@@ -84,17 +86,19 @@ class Frame:
     transport: float | StampFault
 
 
-class Answer(NamedTuple):
-    """What is known of a frame that was answered.
+@dataclass(slots=True)
+class Answer:
+    """What is known of a frame that is being answered, or was.
 
     Attributes:
-        camera: Whose it was.
-        stamp, arrival, transport: Of its frame, whose message is not to be kept.
-        point: Operating point that it was answered at.
-        timing: Of the detector.
-        started, decoded, detected, published: When its turn came, when it was a picture, when
-            objects were found, and when these were published, monotonic seconds.
-        at: The last of these by the node's clock, ns.
+        camera: Whose it is.
+        stamp, arrival, transport: Of the frame, whose message is not to be kept.
+        point: Operating point that it is answered at.
+        started, decoded, inferred, detected, published: When its turn came, when it was a picture,
+            when the network was done, when objects were found, and when these were published,
+            monotonic seconds.
+        preprocess, inference: Of the time between, seconds.
+        at: When it was published by the node's clock, ns.
     """
 
     camera: Camera
@@ -102,12 +106,34 @@ class Answer(NamedTuple):
     arrival: float
     transport: float | StampFault
     point: OperatingPoint
-    timing: Timing
     started: float
     decoded: float
-    detected: float
-    published: float
-    at: int
+    preprocess: float
+    inference: float
+    inferred: float
+    detected: float = 0.0
+    published: float = 0.0
+    at: int = 0
+
+
+class Inferred(NamedTuple):
+    """A frame that went through the network.
+
+    Attributes:
+        answer: What is known of it.
+        output: Of the network.
+        detector: Whose output it is.
+        settings: By which the frame is answered.
+        header: Of the message.
+        picture: For the overlay; None where none is wanted.
+    """
+
+    answer: Answer
+    output: Output
+    detector: Detector
+    settings: DetectorSettings
+    header: ImageHeader
+    picture: Picture | None
 
 
 @dataclass
@@ -409,48 +435,84 @@ class DetectorNode(LifecycleNode):
         return now, after
 
     def _work(self, queue: FrameQueue[Frame]) -> None:
-        """The worker thread: takes the cameras' newest frames in turn."""
-        while taken := queue.take():
-            index, frame = taken
-            record = self._cameras[index].record
-            outcome: Outcome = "failed"
-            try:
-                outcome = self._process(self._cameras[index], frame)
-            except Exception as error:  # whatever a frame holds, the next one gets its chance
-                record.last_error = f"{type(error).__name__}: {error}"
-                if self.context.ok():
-                    self.get_logger().error(
-                        f"frame of {record.topic} failed: {record.last_error}",
-                        throttle_duration_sec=1.0,
-                    )
-            record.ledger.settle(outcome)
+        """The worker thread: takes the cameras' newest frames in turn.
 
-    def _process(self, camera: Camera, frame: Frame) -> Outcome:
-        assert self._engine is not None and self._steering is not None
+        What comes out of the network is answered at once where no frame waits. Where one does, it
+        goes first, and the other is answered beside it, as the network needs one core alone.
+        """
+        answerer = Answerer(self._answer)
+        due: Inferred | None = None
+
+        def answer_due() -> None:
+            nonlocal due
+            if due:
+                answerer.answer_beside(due)
+                due = None
+
+        while True:
+            taken = queue.take(wait=due is None)
+            if taken is None and due is None:
+                break
+            inferred = self._infer(*taken, answer_due) if taken else None
+            if due:
+                answerer.answer_here(due)
+            due = inferred
+        answerer.close()
+
+    def _infer(self, index: int, frame: Frame, on_run: Callable[[], None]) -> Inferred | None:
+        """Run the network on a frame; None where that cannot be, or is of no use any more."""
+        assert self._engine is not None
+        camera = self._cameras[index]
         settings = self._settings  # one consistent set for the whole frame
         started = monotonic()
         if settings.max_age_ms and self._is_stale(frame, started, settings.max_age_ms / 1e3):
-            return "stale"
-        point = self._engine.point  # first: a frame of the next one is no sample of this one
-        detector = self._engine.detector
-        image = camera.read(frame.message)
-        picture = picture_from_message(image, detector.resolution)
-        decoded = monotonic()
-        detections, timing = detector.detect(picture, settings.selection)
-        detected = monotonic()
-        camera.detections.publish(detections_bytes(detections, detector.classes, image.header))
-        published = monotonic()
-
-        at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
-        self._answers.append(
-            Answer(
-                *(camera, frame.stamp, frame.arrival, frame.transport, point, timing),
-                *(started, decoded, detected, published, at),
+            camera.record.ledger.settle("stale")
+            return None
+        try:
+            point = self._engine.point  # first: a frame of the next one is no sample of this one
+            detector = self._engine.detector
+            image = camera.read(frame.message)
+            picture = picture_from_message(image, detector.resolution)
+            decoded = monotonic()
+            output = detector.run(picture, on_run)
+            answer = Answer(
+                *(camera, frame.stamp, frame.arrival, frame.transport, point),
+                *(started, decoded, output.preprocess, output.inference, monotonic()),
             )
-        )
-        if camera.overlay.wants(settings.overlay_rate_hz):
-            camera.overlay.offer(Overlay(image.header, picture, detections, detector.classes))
-        return "processed"
+            shown = picture if camera.overlay.wants(settings.overlay_rate_hz) else None
+            return Inferred(answer, output, detector, settings, image.header, shown)
+        except Exception as error:  # whatever a frame holds, the next one gets its chance
+            self._note_failure(camera, error)
+            camera.record.ledger.settle("failed")
+            return None
+
+    def _answer(self, inferred: Inferred) -> None:
+        """Publish what is on a frame."""
+        answer, output, detector, settings, header, picture = inferred
+        camera = answer.camera
+        outcome: Outcome = "processed"
+        try:
+            detections = detector.select(output, settings.selection)
+            answer.detected = monotonic()
+            camera.detections.publish(detections_bytes(detections, detector.classes, header))
+            answer.published = monotonic()
+            answer.at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
+            self._answers.append(answer)
+            if picture:
+                camera.overlay.offer(Overlay(header, picture, detections, detector.classes))
+        except Exception as error:
+            self._note_failure(camera, error)
+            outcome = "failed"
+        camera.record.ledger.settle(outcome)
+
+    def _note_failure(self, camera: Camera, error: Exception) -> None:
+        record = camera.record
+        record.last_error = f"{type(error).__name__}: {error}"
+        if self.context.ok():
+            self.get_logger().error(
+                f"frame of {record.topic} failed: {record.last_error}",
+                throttle_duration_sec=1.0,
+            )
 
     def _book_answers(self) -> None:
         """Look at how long answers took, beside the worker, for which the next frame waits."""
@@ -459,13 +521,13 @@ class DetectorNode(LifecycleNode):
                 answer = self._answers.popleft()
             except IndexError:  # there may be two threads at it
                 return
-            timing, record, transport = answer.timing, answer.camera.record, answer.transport
+            record, transport = answer.camera.record, answer.transport
             durations = {
                 "wait": answer.started - answer.arrival,
                 "decode": answer.decoded - answer.started,
-                "preprocess": timing.preprocess,
-                "inference": timing.inference,
-                "postprocess": timing.postprocess,
+                "preprocess": answer.preprocess,
+                "inference": answer.inference,
+                "postprocess": answer.detected - answer.inferred,
                 "publish": answer.published - answer.detected,
             }
             total = answer.published - answer.arrival

@@ -1,6 +1,6 @@
 from threading import Condition, Event, Thread
 from time import sleep
-from weakref import ref
+from weakref import WeakSet, ref
 
 import numpy as np
 import pytest
@@ -16,7 +16,10 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_
 
 SMALL = OperatingPoint(alpha=0.35, resolution=64)
 LARGE = OperatingPoint(alpha=0.5, resolution=96)
+SMALL_AT_96 = OperatingPoint(alpha=0.35, resolution=96)
+LARGE_AT_64 = OperatingPoint(alpha=0.5, resolution=64)
 IMAGE = Picture.of_bgr(np.zeros((50, 100, 3), np.uint8))
+TALL = Picture.of_bgr(np.zeros((100, 50, 3), np.uint8))
 # What each says of IMAGE: one has a box on the left, the other two on the right.
 SMALL_ANSWER = ([(0, 0, 50, 50)], [0.75], [0])
 LARGE_ANSWER = ([(50, 0, 100, 50), (50, 25, 100, 50)], [0.875, 0.625], [1, 2])
@@ -52,25 +55,130 @@ def test_switching_changes_the_answer(library):
     assert engine.classes == ("red", "green", "blue")
 
 
+@pytest.fixture
+def sessions(monkeypatch):
+    """Input height and width of every session that is made."""
+    made = []
+    make = detector_module.make_session
+
+    def record(model, input_hw, *rest):
+        made.append(input_hw)
+        return make(model, input_hw, *rest)
+
+    monkeypatch.setattr(detector_module, "make_session", record)
+    return made
+
+
+@pytest.fixture
+def alive(monkeypatch):
+    """The detectors that there are; none of them waits long for a picture."""
+    detectors = WeakSet()
+    load = engine_module.load_detector
+
+    def record(*args):
+        detector = load(*args)
+        detectors.add(detector)
+        return detector
+
+    monkeypatch.setattr(engine_module, "load_detector", record)
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.001)
+    return detectors
+
+
+def test_going_back_builds_nothing(library, sessions):
+    engine = Engine(library, SMALL, num_threads=1)
+    answer(engine)
+    points = (LARGE, SMALL_AT_96, SMALL)
+    detectors = []
+    for point in points:
+        engine.switch(point)
+        detectors.append(engine.detector)
+    built = len(sessions)
+    for point, detector in 2 * [*zip(points, detectors, strict=True)]:
+        engine.switch(point)
+        assert (engine.point, engine.detector) == (point, detector)
+        answer(engine)
+    assert len(sessions) == built
+
+
+def test_a_file_that_is_at_hand_is_not_read_again(library, monkeypatch):
+    read = []
+    real = ModelLibrary.read
+
+    def record(self, entry):
+        read.append(entry.alpha)
+        return real(self, entry)
+
+    monkeypatch.setattr(ModelLibrary, "read", record)
+    engine = Engine(library, SMALL, num_threads=1)
+    engine.switch(SMALL_AT_96)  # whose file the one that runs has
+    engine.switch(LARGE)
+    assert read == [0.35, 0.5]
+    engine = Engine(library, SMALL, num_threads=1)
+    engine.switch(LARGE)
+    engine.switch(SMALL_AT_96)  # whose file one that is kept has
+    assert read == [0.35, 0.5, 0.35, 0.5]
+    assert answer(engine) == SMALL_ANSWER
+
+
+def test_the_least_recently_used_of_those_kept_goes(library, alive):
+    engine = Engine(library, SMALL, num_threads=1)
+    engine.switch(SMALL_AT_96)
+    oldest = ref(engine.detector)
+    for point in (LARGE_AT_64, SMALL):
+        engine.switch(point)
+    assert len(alive) == 3
+    engine.switch(LARGE)
+    assert oldest() is None
+    assert len(alive) == 3
+
+
+def test_the_detectors_stay_few_however_often_it_switches(library, alive):
+    engine = Engine(library, SMALL, num_threads=1)
+    for turn in range(3):
+        # Both ways round, so that it meets those that are kept as well as those that are not.
+        for point in (LARGE, SMALL_AT_96, LARGE_AT_64, SMALL)[:: -1 if turn % 2 else 1]:
+            engine.switch(point)
+            assert len(alive) <= 3
+    assert len(alive) == 3
+
+
+def test_switching_to_what_runs_does_nothing(library, sessions):
+    engine = Engine(library, SMALL, num_threads=1)
+    detector, built = engine.detector, len(sessions)
+    engine.switch(OperatingPoint(alpha=0.35, resolution=64))
+    assert engine.detector is detector
+    assert len(sessions) == built
+
+
 def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library, monkeypatch):
     """Which takes Python's lock, that the thread that detects does not need just then."""
     monkeypatch.setattr(engine_module, "LONGEST_WAIT", 20.0)
     engine = Engine(library, SMALL, num_threads=1)
     assert answer(engine) == SMALL_ANSWER
-    running, running_at_end, stop = [], [], Event()
-    real = Detector._run
+    old = engine.detector
+    for point in (SMALL_AT_96, LARGE_AT_64):
+        engine.switch(point)
+    running, running_at_end, waited_for, stop = [], [], Event(), Event()
+    real_run, real_wait = Detector._run, Detector.wait_for_run
 
     def run(self, *args):
         running.append(self)
-        result = real(self, *args)
+        result = real_run(self, *args)
         sleep(0.02)  # as long as a network takes
         running.pop()
         return result
 
+    def wait_for_run(self, timeout):
+        waited_for.set()
+        real_wait(self, timeout)
+
     monkeypatch.setattr(Detector, "_run", run)
-    old = ref(engine.detector, lambda _: running_at_end.extend(running))
+    monkeypatch.setattr(Detector, "wait_for_run", wait_for_run)
+    old = ref(old, lambda _: running_at_end.extend(running))
 
     def detect():
+        waited_for.wait()  # so that no run is under way by chance
         while not stop.is_set():
             answer(engine)
             sleep(0.002)
@@ -81,6 +189,7 @@ def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library
         engine.switch(LARGE)
     finally:
         stop.set()
+        waited_for.set()
         thread.join()
     assert old() is None
     assert running_at_end == [engine.detector]
@@ -90,7 +199,8 @@ def test_a_switch_does_not_wait_for_pictures_that_do_not_come(library, monkeypat
     monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.01)
     engine = Engine(library, SMALL, num_threads=1)
     old = ref(engine.detector)
-    engine.switch(LARGE)
+    for point in (SMALL_AT_96, LARGE_AT_64, LARGE):
+        engine.switch(point)
     assert old() is None
     assert answer(engine) == LARGE_ANSWER
 
@@ -107,12 +217,37 @@ def damage(library):
         pytest.param(damage, LARGE, "truncated", id="damaged"),
     ],
 )
-def test_a_failed_switch_keeps_what_runs(library, prepare, point, message):
-    engine = Engine(library, SMALL, num_threads=1)
+def test_a_failed_switch_keeps_what_runs_and_what_is_kept(
+    library, prepare, point, message, monkeypatch
+):
+    monkeypatch.setattr(engine_module, "KEPT", 1)
+    engine = Engine(library, SMALL_AT_96, num_threads=1)
+    kept = engine.detector
+    engine.switch(SMALL)
     prepare(library)
     with pytest.raises(ModelError, match=message):
         engine.switch(point)
     assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
+    engine.switch(SMALL_AT_96)
+    assert engine.detector is kept
+
+
+def test_one_that_was_kept_and_fails_on_a_new_camera_is_not_switched_to(library, monkeypatch):
+    engine = Engine(library, SMALL, num_threads=1)
+    kept = engine.detector
+    engine.switch(LARGE)
+    answer(engine, TALL)
+
+    def fail(self, size):
+        raise ModelError(f"does not run on {size}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Detector, "warm", fail)
+        with pytest.raises(ModelError, match=r"does not run on \(100, 50\)"):
+            engine.switch(SMALL)
+    assert (engine.point, answer(engine)) == (LARGE, LARGE_ANSWER)
+    engine.switch(SMALL)
+    assert engine.detector is kept
 
 
 def test_a_model_that_fails_on_the_camera_at_hand_is_not_switched_to(
@@ -133,31 +268,27 @@ def test_an_engine_does_not_start_without_its_model(library):
         Engine(library, OperatingPoint(alpha=0.4))
 
 
-@pytest.fixture
-def sessions(monkeypatch):
-    """Input height and width of every session that is made."""
-    made = []
-    make = detector_module.make_session
-
-    def record(model, input_hw, *rest):
-        made.append(input_hw)
-        return make(model, input_hw, *rest)
-
-    monkeypatch.setattr(detector_module, "make_session", record)
-    return made
-
-
 def test_a_switch_leaves_nothing_to_build_for_the_cameras_at_hand(library, sessions):
     engine = Engine(library, SMALL, num_threads=1)
-    tall = Picture.of_bgr(np.zeros((100, 50, 3), np.uint8))
     answer(engine)
-    answer(engine, tall)
+    answer(engine, TALL)
     for point in (LARGE, SMALL):
         engine.switch(point)
         built = len(sessions)
         answer(engine)
-        answer(engine, tall)
+        answer(engine, TALL)
         assert len(sessions) == built
+
+
+def test_going_back_warms_for_the_camera_that_came_meanwhile(library, sessions):
+    engine = Engine(library, SMALL, num_threads=1)
+    engine.switch(LARGE)
+    answer(engine, TALL)
+    built = len(sessions)
+    engine.switch(SMALL)
+    assert sessions[built:] == [(64, 32)]
+    answer(engine, TALL)
+    assert len(sessions) == built + 1
 
 
 def test_an_engine_starts_ready_for_the_usual_camera(library, sessions):
@@ -191,7 +322,10 @@ def test_switching_is_seamless_for_a_thread_that_detects(library):
     worker = Thread(target=work)
     worker.start()
     try:
-        for point, expected in 8 * [(LARGE, LARGE_ANSWER), (SMALL, SMALL_ANSWER)]:
+        there = [(LARGE, LARGE_ANSWER), (SMALL_AT_96, SMALL_ANSWER)]
+        back = [(LARGE_AT_64, LARGE_ANSWER), (SMALL, SMALL_ANSWER)]
+        # All of the first half are built, all of the second half were kept.
+        for point, expected in [*2 * [*there, *back], *4 * back]:
             engine.switch(point)
             with more:
                 # The second answer from now on is to a picture that came after the switch.

@@ -250,13 +250,14 @@ class Gate:
 @pytest.fixture
 def gate(rig, monkeypatch):
     """The :class:`Gate` of the workers of all rigs."""
-    one, detect = Gate(), Detector.detect
+    one, run = Gate(), Detector.run
 
-    def held(detector, picture, selection):
+    def held(detector, picture, on_run=None):
         if current_thread().name == "detector worker":  # not while a model is warmed
+            on_run()
             one.enter(picture)
-        return detect(detector, picture, selection)
+        return run(detector, picture)
 
-    monkeypatch.setattr(Detector, "detect", held)
+    monkeypatch.setattr(Detector, "run", held)
     yield one
     one.open()

@@ -2,6 +2,8 @@ import json
 
 import pytest
 
+from mbnet_perception.inference import engine as engine_module
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
 from mbnet_perception.nodes import benchmark
 from mbnet_perception.nodes.benchmark import (
@@ -18,8 +20,9 @@ from mbnet_perception.nodes.benchmark import (
     largest_gap,
     measure_node,
     of_pairs,
-    other_point,
     overhead_ratio,
+    planned_switches,
+    points_near,
     processed_rate,
     share_of_bare_rate,
     switch_figures,
@@ -150,26 +153,77 @@ def test_switches_without_a_rest_between_them_cannot_be_compared():
         )
 
 
-def test_a_switch_goes_to_the_next_smaller_network_or_input(tmp_path, make_metadata):
-    def library(**models):
-        folder = tmp_path / str(len(list(tmp_path.iterdir())))
-        for alpha, sizes in models.values():
-            add_model(folder, b"", make_metadata(alpha=alpha, resolutions=sizes), {})
-        return ModelLibrary(folder)
+def at(*places):
+    return [OperatingPoint(alpha=alpha, resolution=size) for alpha, size in places]
 
-    def other(models, alpha, resolution):
-        point = other_point(models, OperatingPoint(alpha=alpha, resolution=resolution))
-        return point.alpha, point.resolution
 
-    several = library(a=(0.35, (64, 96)), b=(0.5, (64, 96)), c=(1.0, (64, 96, 128)))
-    assert other(several, 1.0, 64) == (0.5, 64)
-    assert other(several, 0.35, 96) == (0.5, 96)  # nothing is smaller
-    assert other(several, 1.0, 128) == (1.0, 96)  # the others have no such input
-    one = library(a=(0.5, (64, 96)))
-    assert other(one, 0.5, 96) == (0.5, 64)
-    assert other(one, 0.5, 64) == (0.5, 96)
+@pytest.fixture
+def make_library(tmp_path, make_metadata, make_model):
+    """Make a library of tiny models with these resolutions, by alpha."""
+
+    def make(sizes_by_alpha):
+        for alpha, sizes in sizes_by_alpha.items():
+            metadata = make_metadata(alpha=alpha, resolutions=sizes)
+            model = make_model([(0, 0, 1, 1)], props=metadata.as_props())
+            add_model(tmp_path, model, metadata, {})
+        return ModelLibrary(tmp_path)
+
+    return make
+
+
+SEVERAL = {0.35: (64, 96), 0.5: (64, 96, 128), 1.0: (64, 96, 128)}
+
+
+@pytest.mark.parametrize(
+    ("models", "point", "others"),
+    [
+        pytest.param(SEVERAL, (1.0, 128), [(0.5, 128), (1.0, 96), (0.5, 96)], id="nearest first"),
+        pytest.param(SEVERAL, (0.5, 128), [(0.5, 96), (0.35, 96), (0.5, 64)], id="no such input"),
+        pytest.param(SEVERAL, (0.5, 96), [(0.35, 96), (0.5, 64), (0.35, 64)], id="none larger"),
+        pytest.param(SEVERAL, (1.0, 64), [(0.5, 64), (0.35, 64)], id="few"),
+        pytest.param(SEVERAL, (0.35, 64), [(0.35, 96)], id="nothing is smaller"),
+        pytest.param({0.5: (64, 96)}, (0.5, 64), [(0.5, 96)], id="one network"),
+    ],
+)
+def test_switches_are_among_the_nearest_that_ask_for_no_more(make_library, models, point, others):
+    (point,) = at(point)
+    assert points_near(make_library(models), point) == [point, *at(*others)]
+
+
+def test_a_library_of_one_operating_point_has_nowhere_to_switch_to(make_library):
     with pytest.raises(BenchmarkError, match=r"no operating point beside .* alpha 0.5 fp32 at 64"):
-        other(library(a=(0.5, (64,))), 0.5, 64)
+        points_near(make_library({0.5: (64,)}), *at((0.5, 64)))
+
+
+FOUR = at((1.0, 96), (0.5, 96), (1.0, 64), (0.5, 64))
+
+
+def test_switches_go_round_and_then_to_and_fro():
+    a, b, c, d = FOUR
+    assert planned_switches(FOUR) == ([d, c, b, a, d, c, b, a], [b, a, b, a, b, a, b, a])
+    assert planned_switches([a, b, c]) == ([c, b], [c, b, c, b, c, b, c, b])
+    assert planned_switches([a, b]) == ([b], [a, b, a, b, a, b, a, b])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_an_engine_builds_for_the_first_kind_of_switches_alone(make_library, monkeypatch, count):
+    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.001)
+    engine = Engine(make_library(SEVERAL), FOUR[0], 1)
+    built, load = [], engine_module.load_detector
+
+    def record(library, point, *rest):
+        built.append(point)
+        return load(library, point, *rest)
+
+    monkeypatch.setattr(engine_module, "load_detector", record)
+    to_build, to_and_fro = planned_switches(FOUR[:count])
+    for point in to_build:
+        engine.switch(point)
+    assert built == to_build
+    for point in to_and_fro:
+        assert point != engine.point
+        engine.switch(point)
+    assert built == to_build
 
 
 def test_the_camera_gets_our_profile_of_fast_dds_unless_the_user_has_one():
@@ -231,18 +285,24 @@ def test_each_stage_of_the_detector_is_in_the_result(result):
     assert stages["inference"] < stages["stamp_to_publish"]
 
 
-def test_switches_go_there_and_back(result):
-    there, back = (f"mobilenet_v2 alpha {alpha} fp32 at 224" for alpha in ("0.5", "0.35"))
-    assert [one["to"] for one in result["switch"]["switches"]] == [there, back]
-    assert result["switch"]["windows"] > 0
+def test_switches_that_build_and_those_that_do_not_are_told_apart(result):
+    there, back = (f"mobilenet_v2 alpha 0.35 fp32 at {size}" for size in (256, 224))
+    assert {
+        kind: [one["to"] for one in part["switches"]] for kind, part in result["switch"].items()
+    } == {"built": [there], "kept": [back, there]}
+    assert all(part["windows"] > 0 for part in result["switch"].values())
 
 
 def test_the_lines_for_people_hold_the_main_figures(result):
     text = "\n".join(describe(result))
     assert f"{result['overhead_ratio']:.3f} of p50" in text
-    paced, switch = result["paced"], result["switch"]
+    paced = result["paced"]
     assert f"received {paced['received']}  answered {paced['answered']}" in text
-    assert f"at worst {switch['to_usual_p50']['max']:.2f} of the usual p50" in text
+    for kind, count in (("built", 1), ("kept", 2)):
+        part = result["switch"][kind]
+        assert f"switch, {kind}" in text
+        assert f"largest gap of {count} {part['largest_gap_ms']['median']:.1f} ms" in text
+        assert f"at worst {part['to_usual_p50']['max']:.2f} of the usual p50" in text
     assert f"{100 * result['share_of_bare_rate']:.1f} % of bare" in text
     assert result["how"] in text
 

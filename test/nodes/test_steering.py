@@ -12,9 +12,8 @@ from vision_msgs.msg import LabelInfo
 
 from mbnet_perception.core import governor as governor_module
 from mbnet_perception.core.board import BoardReader
-from mbnet_perception.core.detections import Detections
 from mbnet_perception.inference import ladder
-from mbnet_perception.inference.detector import Detector, Timing
+from mbnet_perception.inference.detector import Detector, Output
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.ladder import LadderRung, write_ladder
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
@@ -30,7 +29,7 @@ FASTEST, FAST, SLOW, SLOWEST = (
 )
 assert OperatingPoint() == SLOWEST, "what a node begins with"
 SECONDS = {FASTEST: 0.005, FAST: 0.02, SLOW: 0.06, SLOWEST: 0.15}
-NOTHING = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+NOTHING = np.zeros((1, 4), np.float32), np.zeros((1, 3), np.float32)  # boxes and scores
 
 
 @pytest.fixture(autouse=True)
@@ -51,16 +50,17 @@ def ladder_file(tmp_path):
 @pytest.fixture
 def seconds(monkeypatch):
     """What a frame takes at each operating point; a test may change it."""
-    durations, detect = dict(SECONDS), Detector.detect
+    durations, run = dict(SECONDS), Detector.run
 
-    def sleep(detector, picture, selection):
+    def sleep(detector, picture, on_run=None):
         if current_thread().name != "detector worker":
-            return detect(detector, picture, selection)
+            return run(detector, picture)
+        on_run()
         point = OperatingPoint(alpha=detector.metadata.alpha, resolution=detector.resolution)
         time.sleep(durations[point])
-        return NOTHING, Timing(0.0, durations[point], 0.0)
+        return Output(*NOTHING, GREY.shape[:2], 0.0, durations[point])
 
-    monkeypatch.setattr(Detector, "detect", sleep)
+    monkeypatch.setattr(Detector, "run", sleep)
     return durations
 
 
@@ -251,10 +251,10 @@ def test_a_signal_ends_the_measuring(rig, measured, monkeypatch):
 
     def signalled(*arguments):
         monkeypatch.setattr(running_module, "_signals", [signal.SIGTERM])
-        return detect(*arguments)
+        return run(*arguments)
 
-    detect = Detector.detect
-    monkeypatch.setattr(Detector, "detect", signalled)
+    run = Detector.run
+    monkeypatch.setattr(Detector, "run", signalled)
     rig("-p", "latency_budget_ms:=10000", connected=False)
     assert measured == [()]
 
