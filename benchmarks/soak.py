@@ -34,6 +34,7 @@ import time
 from array import array
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.core.scene import DrivingScene
+from mbnet_perception.inference.engine import KEPT
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 TOPICS = ("/front/image_raw", "/rear/image_raw")
@@ -354,6 +356,10 @@ class Soak(Node):
         self.until(lambda: self.value(topic, "window_frames") < before, "latencies begin anew")
 
     def delete_model(self, _: str) -> None:
+        # First to as many other operating points as are kept, so that none of this model is.
+        for resolution in (*CHURN["resolution"][1 : KEPT + 1], NORMAL.resolution):
+            self.set(resolution=resolution)
+            self.told("engine", OK, str(replace(NORMAL, resolution=resolution)))
         (self.models / self.original.name).unlink()
         self.set(alpha=OTHER.alpha)
         self.told("engine", ERROR, self.original.name)

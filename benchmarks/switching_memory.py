@@ -14,6 +14,8 @@ import mbnet_perception.inference.engine as engine_module
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
+OTHER_SHAPES = ((360, 640), (480, 848), (720, 1000))  # height and width; the first is 4:3
+
 
 def resident() -> float:
     """Resident memory of this process in MB (Linux)."""
@@ -32,6 +34,9 @@ def main() -> None:
         default=engine_module.KEPT,
         help="detectors beside the one that runs (%(default)s)",
     )
+    parser.add_argument(
+        "--shapes", type=int, default=1, help="of cameras that were seen (%(default)s)"
+    )
     parser.add_argument("--no-trim", action="store_true", help="do not give memory back")
     args = parser.parse_args()
     engine_module.KEPT = args.kept
@@ -44,7 +49,7 @@ def main() -> None:
         for resolution in entry.resolutions
     ]
     engine = Engine(library, points[0])
-    for size in ((360, 640), (480, 848), (720, 960)):
+    for size in OTHER_SHAPES[: args.shapes - 1]:
         engine.detector.warm(size)
     print(f"{'switches':>8} {'MB':>6}")
     for count, point in enumerate(itertools.islice(itertools.cycle(points), args.switches + 1)):

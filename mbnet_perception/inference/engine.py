@@ -10,7 +10,7 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
 # board is short of time, and building takes a core for as long as several pictures. Each costs
-# memory, for one shape of camera some 15 MB at alpha 0.5 and 33 MB at 1.0.
+# memory for every shape of camera (figures in docs/decisions.md).
 KEPT = 2
 
 LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
