@@ -87,10 +87,9 @@ class Engine:
     def _build(self, point: OperatingPoint) -> Detector:
         """Make a detector, out of the file's content where one of those at hand has it."""
         entry = self._library.find(point)
-        for at, detector in (self._active, *self._kept.items()):
-            if self._library.find(at) == entry:
-                return load_detector(self._library, point, self._threads, detector.model)
-        return load_detector(self._library, point, self._threads)
+        at_hand = (self._active, *self._kept.items())
+        model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
+        return load_detector(self._library, point, self._threads, model)
 
 
 def load_detector(

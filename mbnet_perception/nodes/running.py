@@ -60,7 +60,7 @@ def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None)
     except ExternalShutdownException:
         pass
     except Exception as error:
-        # A signal shuts ROS down, and what is being made or used just then fails.
+        # A signal shuts ROS down, and what is being used just then fails.
         if not rclpy.ok():
             return 0
         if node or not isinstance(error, START_ERRORS):
