@@ -4,7 +4,7 @@ Without ROS. Goes round one resolution more than an engine holds, so that it bui
 then to and fro between the last two, which it keeps. Prints the largest gap between two pictures at
 a change by the usual gap, that of the slower of the two operating points.
 
-    python benchmarks/switching.py [--models FOLDER] [--alpha 0.5] [--switches 12]
+    python benchmarks/switching.py [--models FOLDER] [--alpha 0.5] [--switches 12] [--wide]
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ def main() -> None:
         "--alpha", type=float, default=OperatingPoint.alpha, help="of the model (%(default)s)"
     )
     parser.add_argument("--switches", type=int, default=12, help="of each kind (%(default)s)")
+    parser.add_argument("--wide", action="store_true", help="pictures of 16:9 instead of 4:3")
     args = parser.parse_args()
     library, point = ModelLibrary(args.models), OperatingPoint(alpha=args.alpha)
     sizes = sorted(library.find(point).resolutions)[-KEPT - 2 :]
@@ -44,7 +45,8 @@ def main() -> None:
     route = [points[-1], *islice(cycle(points), args.switches)]
     route += islice(cycle(route[-2:]), args.switches)
     engine = Engine(library, route[0])
-    pictures, selection = [Picture.of_bgr(bgr) for bgr in drive_pictures()], Selection()
+    rows = slice(60, 420) if args.wide else slice(None)
+    pictures, selection = [Picture.of_bgr(bgr[rows]) for bgr in drive_pictures()], Selection()
     done: list[float] = []
     stop = Event()
 

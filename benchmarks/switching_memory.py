@@ -14,7 +14,7 @@ import mbnet_perception.inference.engine as engine_module
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
-OTHER_SHAPES = ((360, 640), (480, 848), (720, 1000))  # height and width; the first is 4:3
+SHAPES = ((480, 640), (360, 640), (480, 848), (720, 1000))  # height and width
 
 
 def resident() -> float:
@@ -49,7 +49,7 @@ def main() -> None:
         for resolution in entry.resolutions
     ]
     engine = Engine(library, points[0])
-    for size in OTHER_SHAPES[: args.shapes - 1]:
+    for size in SHAPES[: args.shapes]:
         engine.detector.warm(size)
     print(f"{'switches':>8} {'MB':>6}")
     for count, point in enumerate(itertools.islice(itertools.cycle(points), args.switches + 1)):

@@ -28,6 +28,9 @@ USUAL_CAMERA = (480, 640)
 # Beyond this much shrinking, interpolation between neighbours skips pixels; averaging does not.
 AREA_SHRINK = 2.0
 
+# ONNX Runtime learns in a session's first run what memory it needs, and takes it in the second.
+WARM_RUNS = 2
+
 POLL = 0.0005  # seconds; a good deal less than any network takes
 
 
@@ -68,6 +71,7 @@ class Detector:
         resolution: Long side of the network input in pixels.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         origin: Name of the file, for messages.
+        camera: Height and width of the pictures to be warm for; None for the usual ones.
 
     Attributes:
         model, resolution: As given.
@@ -79,7 +83,12 @@ class Detector:
     """
 
     def __init__(
-        self, model: bytes, resolution: int, num_threads: int = 0, origin: str = "model"
+        self,
+        model: bytes,
+        resolution: int,
+        num_threads: int = 0,
+        origin: str = "model",
+        camera: tuple[int, int] | None = None,
     ) -> None:
         self.model = model
         self._threads = num_threads
@@ -88,17 +97,20 @@ class Detector:
         self._seen: tuple[tuple[int, int], ...] = ()
         self._runs = 0
         self.resolution = resolution
-        usual = input_size(USUAL_CAMERA, resolution)
-        session = self._session(usual)
+        warm_for = camera or USUAL_CAMERA
+        session = self._session(input_size(warm_for, resolution))
         self.metadata = metadata_from(session.get_modelmeta().custom_metadata_map, origin)
         self.classes = self.metadata.classes
         selection = Selection()
         self._wanted = (selection, selection.class_mask(self.classes))
-        self._check(session, usual)
+        # A model that breaks the contract is refused before it is needed.
+        self.warm(warm_for)
+        if camera is None:
+            self._seen = ()  # a guess, of no meaning for the detector that comes after this one
 
     @property
     def seen(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of the newest kinds of pictures it ran on, warming among them."""
+        """Height and width of the newest kinds of pictures it ran on, or was made warm for."""
         return self._seen
 
     def wait_for_run(self, timeout: float) -> None:
@@ -122,7 +134,7 @@ class Detector:
 
         Raises:
             ValueError: If a class is unknown.
-            ModelError: If the model fails on pictures of this shape.
+            ModelError: If the model fails on pictures of this shape, or breaks the contract.
         """
         output = self.run(picture)
         started = time.perf_counter()
@@ -138,7 +150,7 @@ class Detector:
             on_run: Called right before the network runs, which leaves Python's lock to others.
 
         Raises:
-            ModelError: If the model fails on pictures of this shape.
+            ModelError: If the model fails on pictures of this shape, or breaks the contract.
         """
         started = time.perf_counter()
         size = (picture.height, picture.width)
@@ -166,8 +178,14 @@ class Detector:
         return select_detections(output.boxes, output.scores, output.size, selection, mask)
 
     def warm(self, image_hw: tuple[int, int]) -> None:
-        """Build and run once what pictures of this height and width will need."""
-        self.detect(Picture.of_bgr(np.zeros((*image_hw, 3), np.uint8)), Selection())
+        """Build what pictures of this height and width will need, and run it till it is ready.
+
+        Raises:
+            ModelError: If the model fails on pictures of this shape, or breaks the contract.
+        """
+        picture = Picture.of_bgr(np.zeros((*image_hw, 3), np.uint8))
+        for _ in range(WARM_RUNS):
+            self.detect(picture, Selection())
 
     def _session(self, input_hw: tuple[int, int]) -> ort.InferenceSession:
         if input_hw not in self._sessions:
@@ -178,17 +196,6 @@ class Detector:
             )
         return self._sessions[input_hw]
 
-    def _check(self, session: ort.InferenceSession, input_hw: tuple[int, int]) -> None:
-        """Run once, so that a model that breaks the contract is refused before it is needed."""
-        image = np.zeros((1, *input_hw, 3), np.uint8)
-        boxes, scores = self._run(session, image)
-        fits = boxes.shape[2:] == (4,) and scores.shape == (*boxes.shape[:2], len(self.classes))
-        if not fits:
-            raise ModelError(
-                f"{self._origin}: expected boxes (1, A, 4) and scores (1, A, "
-                f"{len(self.classes)}), got {boxes.shape} and {scores.shape}"
-            )
-
     def _run(
         self, session: ort.InferenceSession, image: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -197,6 +204,12 @@ class Detector:
             boxes, scores = session.run(["boxes", "scores"], {"image": image})
         except Exception as error:  # ONNX Runtime's own exceptions have no common base
             raise ModelError(f"{self._origin}: does not run: {error}") from error
+        expected = (1, *boxes.shape[1:2])
+        if boxes.shape != (*expected, 4) or scores.shape != (*expected, len(self.classes)):
+            raise ModelError(
+                f"{self._origin}: expected boxes (1, A, 4) and scores (1, A, "
+                f"{len(self.classes)}), got {boxes.shape} and {scores.shape}"
+            )
         return boxes, scores
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 
-from mbnet_perception.inference.detector import USUAL_CAMERA, Detector
+from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
@@ -34,9 +34,7 @@ class Engine:
         self._library = library
         self._threads = num_threads
         self._switching = threading.Lock()
-        detector = load_detector(library, point, num_threads)
-        detector.warm(USUAL_CAMERA)
-        self._active = (point, detector)
+        self._active = (point, load_detector(library, point, num_threads))
         self._kept: dict[OperatingPoint, Detector] = {}  # least recently used first
 
     @property
@@ -89,7 +87,8 @@ class Engine:
         entry = self._library.find(point)
         at_hand = (self._active, *self._kept.items())
         model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
-        return load_detector(self._library, point, self._threads, model)
+        camera = next(reversed(self.detector.seen), None)
+        return load_detector(self._library, point, self._threads, model, camera)
 
 
 def load_detector(
@@ -97,6 +96,7 @@ def load_detector(
     point: OperatingPoint,
     num_threads: int = 0,
     model: bytes | None = None,
+    camera: tuple[int, int] | None = None,
 ) -> Detector:
     """The detector of an operating point.
 
@@ -105,13 +105,14 @@ def load_detector(
         point: What it runs at.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         model: Content of the point's file, where it was read and checked already.
+        camera: Height and width of the pictures to be warm for; None for the usual ones.
 
     Raises:
         ModelError: If there is no such model, or it cannot be used.
     """
     entry = library.find(point)
     origin = str(library.folder / entry.file)
-    return Detector(model or library.read(entry), point.resolution, num_threads, origin)
+    return Detector(model or library.read(entry), point.resolution, num_threads, origin, camera)
 
 
 def return_memory() -> None:

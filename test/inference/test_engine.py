@@ -293,8 +293,30 @@ def test_going_back_warms_for_the_camera_that_came_meanwhile(library, sessions):
 
 def test_an_engine_starts_ready_for_the_usual_camera(library, sessions):
     engine = Engine(library, LARGE, num_threads=1)
-    assert (72, 96) in sessions
-    assert engine.detector.seen == ((480, 640),)
+    assert sessions == [(72, 96)]
+    answer(engine, Picture.of_bgr(np.zeros((480, 640, 3), np.uint8)))
+    assert sessions == [(72, 96)]
+
+
+def test_without_a_picture_yet_it_stays_ready_for_the_usual_camera(library, sessions):
+    engine = Engine(library, LARGE, num_threads=1)
+    engine.switch(SMALL)
+    engine.switch(SMALL_AT_96)
+    assert sessions == [(72, 96), (48, 64), (72, 96)]
+
+
+def test_a_switch_builds_once_for_the_one_camera_at_hand(library, sessions, monkeypatch):
+    engine = Engine(library, SMALL, num_threads=1)
+    answer(engine)
+    built = len(sessions)
+    ran = []
+    run = Detector.run
+    monkeypatch.setattr(Detector, "run", lambda self, picture: ran.append(1) or run(self, picture))
+    for point in (LARGE, SMALL_AT_96):  # no picture comes in between
+        engine.switch(point)
+    assert sessions[built:] == [(48, 96), (48, 96)]
+    # A session's first run plans its memory, the second one takes it: both would be slow.
+    assert len(ran) == 4
 
 
 def test_who_took_the_detector_keeps_it_through_a_switch(library):
