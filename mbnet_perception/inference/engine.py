@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
+from collections.abc import Callable
 
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
@@ -52,11 +53,17 @@ class Engine:
         """What runs now; take it once for a picture, as the next moment it may be another."""
         return self._active[1]
 
-    def switch(self, point: OperatingPoint) -> None:
+    def switch(
+        self, point: OperatingPoint, judge: Callable[[tuple[str, ...]], object] = lambda _: None
+    ) -> None:
         """Put another detector in the place of the present one: one that was kept, or a new one.
 
         It is checked, and warm for the pictures of the present one. Of those left behind the
         newest stay, built and warm. Nothing is done where the point runs already.
+
+        Args:
+            point: Of the other one.
+            judge: Told its class names right before it takes the place; what it raises, this does.
 
         Raises:
             ModelError: If that fails; the present one stays, and so do those that are kept.
@@ -69,6 +76,7 @@ class Engine:
             for size in old.seen:
                 if size not in new.seen:
                     new.warm(size)
+            judge(new.classes)
             self._active = (point, new)
             self._kept.pop(point, None)
             self._kept[here] = old

@@ -142,11 +142,13 @@ class Switch:
 
     Attributes:
         point: What is being built.
+        by_hand: Whether the user wants it, not the governor.
         thread: Where it is built.
         error: Why it failed; empty if it did not.
     """
 
     point: OperatingPoint
+    by_hand: bool
     thread: Thread
     error: str = ""
 
@@ -602,14 +604,24 @@ class DetectorNode(LifecycleNode):
         if self._engine and self._switch is None and point != self._engine.point:
             thread = Thread(target=self._run_switch, args=(self._engine,), name="engine switch")
             thread.daemon = True
-            self._switch = Switch(point, thread)
+            self._switch = Switch(point, not self._choosing, thread)
             thread.start()
 
     def _run_switch(self, engine: Engine) -> None:
         switch = self._switch
         assert switch is not None
+
+        def judge(classes: tuple[str, ...]) -> None:
+            # Else each frame would fail; and what is looked for is not the governor's choice.
+            self._settings.selection.class_mask(classes)
+            if not switch.by_hand and classes != engine.classes:
+                raise ModelError(
+                    f"expected a model of the classes {list(engine.classes)}, as the one that "
+                    f"runs, got {list(classes)}; leave it out of the ladder"
+                )
+
         try:
-            engine.switch(switch.point)
+            engine.switch(switch.point, judge)
         except Exception as error:
             switch.error = f"{type(error).__name__}: {error}"
         if self.context.ok():

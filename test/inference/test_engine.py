@@ -263,6 +263,25 @@ def test_a_model_that_fails_on_the_camera_at_hand_is_not_switched_to(
     assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
 
 
+def test_a_detector_whose_classes_are_not_wanted_does_not_run(library, alive):
+    engine = Engine(library, SMALL, num_threads=1)
+    judged = []
+
+    def refuse(classes):
+        judged.append((classes, engine.point))
+        raise ValueError("no colours")
+
+    with pytest.raises(ValueError, match="no colours"):
+        engine.switch(LARGE, refuse)
+    assert judged == [(("red", "green", "blue"), SMALL)]
+    assert (engine.point, answer(engine)) == (SMALL, SMALL_ANSWER)
+    assert len(alive) == 1
+    engine.switch(LARGE)
+    with pytest.raises(ValueError, match="no colours"):  # one that was kept is judged as well
+        engine.switch(SMALL, refuse)
+    assert (engine.point, answer(engine)) == (LARGE, LARGE_ANSWER)
+
+
 def test_an_engine_does_not_start_without_its_model(library):
     with pytest.raises(ModelError, match="available:"):
         Engine(library, OperatingPoint(alpha=0.4))

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import time
 from array import array
 from threading import Condition, current_thread
@@ -26,6 +27,7 @@ from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.scene import DrivingScene
 from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.models import ModelLibrary, add_model
 from mbnet_perception.nodes.detector import DetectorNode
 
 DEADLINE = 20.0
@@ -37,6 +39,16 @@ HEADER = Header(stamp=Time(sec=1_700_000_000, nanosec=123), frame_id="camera_opt
 def street():
     """A picture with objects in it."""
     return DrivingScene(seed=3, size=SIZE).render(1.0)[0]
+
+
+@pytest.fixture
+def models_and_colours(tmp_path, make_model, make_metadata):
+    """A folder with the models and one more, of alpha 0.75, which sees red all over and no car."""
+    folder = tmp_path / "models_and_colours"
+    shutil.copytree(ModelLibrary().folder, folder)
+    metadata = make_metadata(alpha=0.75, resolutions=(320,))
+    add_model(folder, make_model([(0, 0, 1, 1)], [(0.5, 0, 0)], metadata.as_props()), metadata, {})
+    return folder
 
 
 class Rig:

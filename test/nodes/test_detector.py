@@ -406,6 +406,29 @@ def test_a_change_that_fails_leaves_the_old_model_and_takes_the_parameter_back(
     assert (status.level, values["last_error"]) == (DiagnosticStatus.OK, "")
 
 
+def test_a_model_without_the_classes_that_are_looked_for_is_not_changed_to(
+    rig, models_and_colours, street
+):
+    folder = f"models_folder:={models_and_colours}"
+    detector = rig(*SEES_ALL, "-p", folder, "-p", "classes:=[car]")
+    image = detector.raw(street)
+    before = seen(detector.answer(image))
+    assert detector.set(alpha=0.75).successful
+    detector.until(lambda: detector.detector.get_parameter("alpha").value == 0.5)
+    _, values = detector.status("detector: engine")
+    assert (
+        "classes ['car'] are unknown; the model knows ['red', 'green', 'blue']"
+        in (values["last_error"])
+    )
+    assert seen(detector.answer(image)) == before
+    # Without that filter the user may have it.
+    assert detector.set(classes=[]).successful
+    assert detector.set(alpha=0.75).successful
+    detector.until(lambda: detector.detector._engine.point.alpha == 0.75)
+    assert [name for name, *_ in seen(detector.answer(image))] == ["red"]
+    assert detector.counts().failed == 0
+
+
 # The executable
 
 

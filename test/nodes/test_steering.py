@@ -151,6 +151,20 @@ def test_a_hand_that_moves_while_the_governor_steps_wins(rig, ladder_file, secon
     assert "set by hand" in governor(detector)[0].message
 
 
+def test_a_rung_of_other_classes_is_left_out(rig, seconds, tmp_path, models_and_colours, capfd):
+    other = OperatingPoint(alpha=0.75)
+    file = tmp_path / "ladder.yaml"
+    rungs = {FASTEST: 0.005, other: 0.06, SLOWEST: 0.15}
+    write_ladder(file, [LadderRung(point, took) for point, took in rungs.items()])
+    given = {"ladder_file": file, "models_folder": models_and_colours, "latency_budget_ms": 100}
+    detector = rig(*(part for name in given for part in ("-p", f"{name}:={given[name]}")))
+    drive(detector, lambda: running(detector) == FASTEST)
+    assert detector.counts().failed == 0
+    errors = capfd.readouterr().err
+    assert f"change to {other} failed" in errors
+    assert "expected a model of the classes" in errors
+
+
 def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(ladder_file):
     file = Path(ladder_file[1].removeprefix("ladder_file:="))
     steers = steering.Steering(ModelLibrary(), 1, file, lambda: None)
