@@ -270,11 +270,11 @@ def test_latencies_are_of_one_thread_that_is_warm(make_plan, tmp_path, monkeypat
     threads = cv2.getNumThreads()
     cv2.setNumThreads(before)
     assert threads == 3
-    assert calls == [
-        ("warmed", 48, 1, 1),
-        ("measured", 48, 1, 1),
-        ("measured", 48, 1, 1),
-        ("warmed", 32, 1, 1),
+    # A detector warms itself for 640x480 when it is made; and warming is two runs.
+    assert [call for call in calls if call[1] != 640] == [
+        *[("warmed", 48, 1, 1)] * 2,
+        *[("measured", 48, 1, 1)] * 2,
+        *[("warmed", 32, 1, 1)] * 2,
         ("measured", 32, 1, 1),
     ]
 
