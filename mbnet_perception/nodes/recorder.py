@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
@@ -37,7 +37,7 @@ from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.average_precision import measure
 from mbnet_perception.evaluation.bag_truth import Told, labels_of, told_by
 from mbnet_perception.evaluation.dataset import Dataset, Picture
-from mbnet_perception.nodes.endpoints import LABELS, image_endpoint, overrides
+from mbnet_perception.nodes.endpoints import DIAGNOSTICS, LABELS, image_endpoint, overrides
 from mbnet_perception.nodes.parameters import (
     Settings,
     check_cameras,
@@ -234,7 +234,8 @@ class RecorderNode(Node):
         super().__init__("recorder")
         self.settings = settings = declare_settings(self, RecorderSettings)
         self.recording = Recording()
-        self._newest = self._reported = self._answered = monotonic()
+        self._newest = self._answered = monotonic()
+        self._reported: dict[str, float] = {}  # by the node that did
         self._image = image_endpoint(settings.image_transport)
         self._camera = self.resolve_topic_name(settings.camera_topic)
         if settings.ground_truth_topic:
@@ -247,17 +248,26 @@ class RecorderNode(Node):
         self.create_subscription(
             LabelInfo, f"{settings.detector}/labels", self._on_labels, LABELS.qos
         )
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self.create_subscription(DiagnosticArray, DIAGNOSTICS.name, self._on_diagnostics, 10)
         self._answers = answers
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._waiting = self.create_timer(WATCH_PERIOD, self._await_detector, clock=steady)
 
     def _await_detector(self) -> None:
-        """Listen to the camera once the detector is there, or its first answers would be missed.
+        """Listen to the camera once the detector is there, and who sends it pictures.
 
-        A replay waits for its listeners, and so for the detector.
+        Else its first answers would be missed, and what a weather node between the two says of
+        itself. A replay waits for its listeners, and so for both.
         """
-        if not self.count_publishers(self._answers):
+        namespace, _, name = self.settings.detector.rpartition("/")
+        try:
+            topics = self.get_subscriber_names_and_types_by_node(name, namespace or "/")
+        except NodeNameNonExistentError:
+            return
+        pictures = [topic for topic, types in topics if {*types} & {*bags.IMAGE_TYPES}]
+        if not self.count_publishers(self._answers) or not any(
+            map(self.count_publishers, pictures)
+        ):
             return
         self.destroy_timer(self._waiting)
         # The pictures are big and only their stamps are wanted: they are left as bytes.
@@ -266,9 +276,14 @@ class RecorderNode(Node):
 
     @property
     def complete(self) -> bool:
-        """Whether all pictures were answered, and the detector has given account of that."""
+        """Whether all pictures were answered, and all who give account have done so since then."""
         recording = self.recording
-        return recording.sent <= recording.answers.keys() and self._reported > self._answered
+        if not recording.sent <= recording.answers.keys():
+            return False
+        nodes = {self.settings.detector.strip("/")}
+        for info in self.get_publishers_info_by_topic(DIAGNOSTICS.name):
+            nodes.add(f"{info.node_namespace}/{info.node_name}".strip("/"))
+        return all(self._reported.get(node, 0.0) > self._answered for node in nodes)
 
     def record(self, check: Callable[[], None]) -> None:
         """Take in what comes until `check` raises KeyboardInterrupt, and then what is still due."""
@@ -324,12 +339,12 @@ class RecorderNode(Node):
         self.recording.score_threshold = message.threshold
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        detector = self.settings.detector.lstrip("/")
+        detector = self.settings.detector.strip("/")
         for status in message.status:
+            self._reported[status.name.split(": ", 1)[0]] = monotonic()
             values = {pair.key: pair.value for pair in status.values}
             if status.name == f"{detector}: engine":
                 self.recording.engine = status.message
-                self._reported = monotonic()
             elif "received" in values:
                 self.recording.accounts[status.name] = values
 

@@ -146,10 +146,12 @@ def start(monkeypatch):
     monkeypatch.setattr(recorder, "QUIET", 0.5)
     nodes = []
 
-    def make(*ros_args):
+    def make(*ros_args, weather=True):
         parameters = ("-p", "camera_topic:=/camera", "-p", "ground_truth_topic:=/truth")
         rclpy.init(args=["--ros-args", *parameters, *ros_args])
         nodes.extend([RecorderNode(), Peer()])
+        if weather:
+            nodes[1].send_weather()
         return nodes
 
     yield make
@@ -164,10 +166,11 @@ def header(milliseconds):
 
 
 class Peer(Node):
-    """A camera, a detector and somebody who knows what is there."""
+    """A camera, a detector of pictures in other weather, and somebody who knows what is there."""
 
     def __init__(self):
-        super().__init__("peer")
+        super().__init__("detector")
+        self.create_subscription(Image, "/weather/camera", lambda _: None, 10)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.camera = self.create_publisher(Image, "/camera", 10)
         self.truth = self.create_publisher(Detection2DArray, "/truth", 10)
@@ -175,9 +178,15 @@ class Peer(Node):
         self.labels = self.create_publisher(LabelInfo, "/detector/labels", latched)
         self.diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
 
-    def connected(self):
-        every = (self.camera, self.truth, self.answers, self.labels, self.diagnostics)
+    def send_weather(self):
+        self.create_publisher(Image, "/weather/camera", 10)
+
+    def found(self):
+        every = (self.truth, self.answers, self.labels, self.diagnostics)
         return all(publisher.get_subscription_count() for publisher in every)
+
+    def connected(self):
+        return self.found() and self.camera.get_subscription_count()
 
     def answer(self, milliseconds, box=BOX):
         found = Detections(box, np.full(len(box), 0.5, np.float32), np.zeros(len(box), np.int64))
@@ -250,6 +259,39 @@ def test_when_asked_to_end_the_last_answers_are_waited_for(start):
     node.record(until(lambda: node.recording.sent))
     assert node.complete and list(node.recording.answers) == [7 * 10**9]
     timer.join()
+
+
+def test_a_node_that_gives_account_later_than_the_detector_is_waited_for(start):
+    node, peer = start()
+    weather = Node("weather")
+    diagnostics = weather.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def report(count):
+        values = [KeyValue(key="received", value=count)]
+        status = DiagnosticStatus(name="weather: /camera", values=values)
+        diagnostics.publish(DiagnosticArray(status=[status]))
+
+    node.record(until(lambda: peer.connected() and diagnostics.get_subscription_count()))
+    report("0")
+    peer.camera.publish(Image(header=header(7000)))
+    node.record(until(lambda: node.recording.sent))
+    peer.answer(7000)
+    peer.report()
+    timer = Timer(0.3, report, ["1"])
+    timer.start()
+    node.record(until(lambda: len(node.recording.accounts) == 2))
+    assert node.complete
+    assert node.recording.accounts["weather: /camera"] == {"received": "1"}
+    timer.join()
+    weather.destroy_node()
+
+
+def test_the_camera_is_listened_to_once_somebody_sends_the_detector_pictures(start):
+    node, peer = start(weather=False)
+    node.record(until(lambda: peer.found() and node.count_subscribers("/weather/camera")))
+    assert not peer.connected()
+    peer.send_weather()
+    node.record(until(peer.connected))
 
 
 def test_an_answer_that_never_comes_is_waited_for_no_longer_than_it_is_quiet(start):
