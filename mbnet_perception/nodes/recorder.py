@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.logging import get_logger
-from rclpy.node import Node, NodeNameNonExistentError
+from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
 from rclpy.subscription import Subscription
+from rclpy.topic_endpoint_info import TopicEndpointInfo
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from mbnet_perception.core.detections import Detections
@@ -240,6 +241,7 @@ class RecorderNode(Node):
         self._camera = self.resolve_topic_name(settings.camera_topic)
         if settings.ground_truth_topic:
             self._listen(Detection2DArray, settings.ground_truth_topic, self._on_truth)
+        self._detector = settings.detector.strip("/")
         answers = f"{settings.detector}/detections"
         # On Humble a callback has one argument, the message.
         has_info = hasattr(Subscription, "CallbackType")
@@ -259,12 +261,12 @@ class RecorderNode(Node):
         Else its first answers would be missed, and what a weather node between the two says of
         itself. A replay waits for its listeners, and so for both.
         """
-        namespace, _, name = self.settings.detector.rpartition("/")
-        try:
-            topics = self.get_subscriber_names_and_types_by_node(name, namespace or "/")
-        except NodeNameNonExistentError:
-            return
-        pictures = [topic for topic, types in topics if {*types} & {*bags.IMAGE_TYPES}]
+        pictures = [
+            topic
+            for topic, types in self.get_topic_names_and_types()
+            if {*types} & {*bags.IMAGE_TYPES}
+            and self._detector in map(_name, self.get_subscriptions_info_by_topic(topic))
+        ]
         if not self.count_publishers(self._answers) or not any(
             map(self.count_publishers, pictures)
         ):
@@ -280,9 +282,7 @@ class RecorderNode(Node):
         recording = self.recording
         if not recording.sent <= recording.answers.keys():
             return False
-        nodes = {self.settings.detector.strip("/")}
-        for info in self.get_publishers_info_by_topic(DIAGNOSTICS.name):
-            nodes.add(f"{info.node_namespace}/{info.node_name}".strip("/"))
+        nodes = {self._detector, *map(_name, self.get_publishers_info_by_topic(DIAGNOSTICS.name))}
         return all(self._reported.get(node, 0.0) > self._answered for node in nodes)
 
     def record(self, check: Callable[[], None]) -> None:
@@ -339,14 +339,18 @@ class RecorderNode(Node):
         self.recording.score_threshold = message.threshold
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        detector = self.settings.detector.strip("/")
         for status in message.status:
             self._reported[status.name.split(": ", 1)[0]] = monotonic()
             values = {pair.key: pair.value for pair in status.values}
-            if status.name == f"{detector}: engine":
+            if status.name == f"{self._detector}: engine":
                 self.recording.engine = status.message
             elif "received" in values:
                 self.recording.accounts[status.name] = values
+
+
+def _name(info: TopicEndpointInfo) -> str:
+    """Of the node that an endpoint belongs to, as it names itself on /diagnostics."""
+    return f"{info.node_namespace}/{info.node_name}".strip("/")
 
 
 def _stamp(message: Detection2DArray) -> int:
