@@ -8,6 +8,7 @@ import pytest
 import rclpy
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.context import Context
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
@@ -287,11 +288,17 @@ def test_a_node_that_gives_account_later_than_the_detector_is_waited_for(start):
 
 
 def test_the_camera_is_listened_to_once_somebody_sends_the_detector_pictures(start):
+    # As one that died, of which the others do not know yet; the older one is found first.
+    elsewhere = Context()
+    rclpy.init(context=elsewhere)
+    dead = Node("detector", context=elsewhere)
     node, peer = start(weather=False)
     node.record(until(lambda: peer.found() and node.count_subscribers("/weather/camera")))
     assert not peer.connected()
     peer.send_weather()
     node.record(until(peer.connected))
+    dead.destroy_node()
+    rclpy.shutdown(context=elsewhere)
 
 
 def test_an_answer_that_never_comes_is_waited_for_no_longer_than_it_is_quiet(start):
