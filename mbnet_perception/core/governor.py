@@ -14,6 +14,12 @@ WINDOW = 10.0
 ENOUGH = (10, 1.0), (2, 3.0)
 """Frames that are judged, and the seconds they span: many soon, or a few slow ones later."""
 
+BACKLOG = 5.0
+"""Seconds after a change for which frames that were stamped before it do not count.
+
+They waited for the rung before. Where stamps are always so far behind, they are judged after all.
+"""
+
 ROOM = 0.85
 """Share of the budget that a rung must be expected to stay within before it is stepped on."""
 
@@ -33,7 +39,11 @@ REFUTED = 60.0
 """A climb that is over the budget within so many seconds was wrongly expected to fit."""
 
 MEMORY = 1200.0
-"""Seconds on a rung after which half of the dwell and all that was learnt is forgotten."""
+"""Seconds for which a rung is not tried again that was wrongly expected to fit.
+
+It is twice as long each time this happens again. After so many seconds on a rung half of the dwell
+is forgotten, and what was learnt of the fixed part, of this rung, and of those below.
+"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,21 @@ class Step:
 
     rung: int
     reason: str
+
+
+@dataclass(frozen=True)
+class _Refuted:
+    """A climb that was over the budget at once.
+
+    Attributes:
+        p90: Seconds on the rung below, before the climb.
+        wait: Seconds for which it is not tried again.
+        until: When they are over.
+    """
+
+    p90: float
+    wait: float
+    until: float
 
 
 class Governor:
@@ -54,9 +79,10 @@ class Governor:
     Down as soon as the p90 is over the budget, to the best rung that is expected to fit; and by
     one rung while the board alarms and the p90 leaves it little room. Up by one rung once that was
     expected to fit for all of the dwell, without an alarm. A climb that has to be taken back
-    doubles the dwell; one that was over the budget at once is not tried again before the p90 is
-    clearly lower than it was then. So a constant load costs one climb in vain, and one that comes
-    and goes ever fewer.
+    doubles the dwell; one that was over the budget at once is not tried again for MEMORY, and each
+    time for twice as long, unless the p90 is clearly lower than it was then. So a constant load
+    costs ever rarer climbs to a rung that is too slow for it, log2(T / MEMORY + 1) + 1 within a
+    time T; and one that comes and goes costs ever fewer.
 
     One thread at a time may use it. Times are monotonic seconds.
 
@@ -80,18 +106,18 @@ class Governor:
         self._rungs = tuple(rungs)
         self._budget = budget
         self._rung = start
-        self._usable = list(range(len(rungs)))
         self._frames: deque[tuple[float, float]] = deque()  # seconds, and when
         self._news = False  # whether a frame came since the last decision
         self._pending = False
         self._shortfall = ""
+        self._settled = -math.inf
         self._fixed = math.inf
         self._dwell = DWELL
         self._steady_since = -math.inf
         self._fits_since: float | None = None  # is about the next higher rung
         self._climbed = -math.inf  # when it began the climb that is on trial
         self._before_climb = math.inf  # p90
-        self._refuted: dict[int, float] = {}  # p90 on the rung below, before climbing there
+        self._refuted: dict[int, _Refuted] = {}
 
     @property
     def rung(self) -> int:
@@ -100,30 +126,41 @@ class Governor:
 
     @property
     def shortfall(self) -> str:
-        """By how much the budget is missed with no lower rung left; empty if it is not."""
+        """By how much the budget is missed with no lower rung left; empty if no frame tells so."""
         return self._shortfall
 
     def add(self, seconds: float, now: float) -> None:
         """Take in the stamp-to-publish of a frame that was answered on the rung that runs.
+
+        Args:
+            seconds: From its stamp until it was published.
+            now: When it was published.
 
         Raises:
             ValueError: If it is negative or not finite.
         """
         if not 0 <= seconds < math.inf:
             raise ValueError(f"duration must be finite and not negative, got {seconds} s")
+        if now - min(seconds, BACKLOG) < self._settled:
+            return
         self._frames.append((seconds, now))
         self._news = True
 
     def decide(self, now: float, alarm: str = "") -> Step | None:
-        """The step to take now, if any; until it settles or is excluded, there is no other.
+        """The step to take now, if any; until a rung settles, there is no other.
 
         Args:
             now: Time of the question; a few each second are enough.
             alarm: Why the board is slow or about to be; empty if it is not.
         """
         if now - self._steady_since > MEMORY:
-            self._steady_since, self._fixed, self._refuted = now, math.inf, {}
+            self._steady_since, self._fixed = now, math.inf
+            self._refuted = {r: what for r, what in self._refuted.items() if r > self._rung}
             self._dwell = max(DWELL, self._dwell / 2)
+        while self._frames and now - self._frames[0][1] > WINDOW:
+            self._frames.popleft()
+        if not self._frames:
+            self._shortfall = ""
         if alarm:
             self._fits_since = None
         if self._pending or not self._news:
@@ -142,16 +179,11 @@ class Governor:
         """Go on from a rung that runs from now on."""
         if rung > self._rung:
             self._climbed = now
-        self._rung, self._steady_since, self._pending = rung, now, False
+        self._rung, self._settled, self._steady_since, self._pending = rung, now, now, False
         self._frames.clear()
 
-    def exclude(self, rung: int, now: float) -> None:
-        """Go on without a rung that cannot be used, on the one that runs."""
-        self._usable = [usable for usable in self._usable if usable != rung]
-        self.settle(self._rung, now)
-
     def _down(self, p90: float, now: float, alarm: str) -> Step | None:
-        lower = [rung for rung in self._usable if rung < self._rung]
+        lower = range(self._rung)
         over = p90 > self._budget
         p90_text, budget_text = f"p90 {_ms(p90)}", f"the budget of {_ms(self._budget)}"
         reason = f"{p90_text} is over {budget_text}"
@@ -164,7 +196,9 @@ class Governor:
             return None
         target = lower[-1]
         if over and now - self._climbed < REFUTED:
-            self._refuted[self._rung] = self._before_climb
+            before = self._refuted.get(self._rung)
+            wait = 2 * before.wait if before else MEMORY
+            self._refuted[self._rung] = _Refuted(self._before_climb, wait, now + wait)
         elif over:
             fit = [r for r in lower if self._expect(r, p90) <= ROOM * self._budget]
             target = max(fit, default=lower[0])
@@ -173,11 +207,12 @@ class Governor:
         return Step(target, reason)
 
     def _up(self, p90: float, now: float) -> Step | None:
-        target = min((r for r in self._usable if r > self._rung), default=None)
+        target = self._rung + 1
+        refuted = self._refuted.get(target)
         if (
-            target is None
+            target == len(self._rungs)
             or (expected := self._expect(target, p90)) > ROOM * self._budget
-            or p90 > ROOM * self._refuted.get(target, math.inf)
+            or (refuted and now < refuted.until and p90 > ROOM * refuted.p90)
         ):
             self._fits_since = None
             return None
@@ -195,8 +230,6 @@ class Governor:
 
     def _p90(self, now: float) -> float | None:
         """p90 of the newest frames by nearest rank, but never the slowest one; None: too few."""
-        while self._frames and now - self._frames[0][1] > WINDOW:
-            self._frames.popleft()
         count = len(self._frames)
         span = now - self._frames[0][1] if self._frames else 0.0
         if not any(count >= frames and span >= seconds for frames, seconds in ENOUGH):
