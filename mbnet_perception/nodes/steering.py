@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -45,6 +46,8 @@ class Steering:
         self._num_threads = num_threads
         self._on_measured = on_measured
         self._ladder: tuple[LadderRung, ...] = ()
+        self._unusable: set[OperatingPoint] = set()
+        self._rungs: list[LadderRung] = []  # of the governor: the ladder without what is unusable
         if ladder_file:
             self._ladder = read_ladder(ladder_file, library)
         self._samples: deque[tuple[float, float, OperatingPoint]] = deque(maxlen=SAMPLES)
@@ -53,16 +56,22 @@ class Steering:
         self._stopping = False
         self._error = ""
         self._last_step = ""
+        self._stepping: OperatingPoint | None = None
         self._steps = 0
         self._budget = 0.0
-        self._by_hand = False
+        self._by_hand = self._by_hand_before = False
 
     def set_budget(self, seconds: float, point: OperatingPoint) -> None:
         """Begin to steer from an operating point, measuring the ladder first where it is missing.
 
-        0 s ends the steering. A budget takes the choice back from the user's hand.
+        A budget takes the choice back from the user's hand, and gives what failed another chance.
+
+        Args:
+            seconds: The budget; 0 ends the steering.
+            point: What is asked for; a change to it may still be under way.
         """
         self._budget, self._by_hand, self._governor, self._error = seconds, False, None, ""
+        self._unusable.clear()
         if seconds > 0:
             if self._ladder:
                 self.begin(point)
@@ -78,18 +87,18 @@ class Steering:
             self._thread.join()
 
     def begin(self, point: OperatingPoint) -> None:
-        """Steer from here, if that is still wanted and there is a ladder."""
-        if self._budget <= 0 or self._by_hand or not self._ladder:
-            return
-        # An operating point that is not worth its time is on no rung: the fastest is safe.
-        start = next((i for i, rung in enumerate(self._ladder) if rung.point == point), 0)
-        seconds = [rung.seconds for rung in self._ladder]
-        self._samples.clear()
-        self._governor = Governor(seconds, self._budget, start)
+        """Steer from what is asked for, if that is still wanted and there is a ladder."""
+        self._begin(point, monotonic())
 
     def hold(self) -> None:
         """Leave the operating point to the user, who has just set it."""
-        self._by_hand, self._governor = True, None
+        self._by_hand_before, self._by_hand, self._governor = self._by_hand, True, None
+
+    def release(self, running: OperatingPoint) -> None:
+        """Take back the newest :meth:`hold`, as the change that it was for failed."""
+        if self._by_hand and not self._by_hand_before:
+            self._by_hand = False
+            self.begin(running)
 
     def add(self, seconds: float, now: float, point: OperatingPoint) -> None:
         """Take in what an answered frame took, stamp to publish, on this operating point."""
@@ -101,12 +110,12 @@ class Steering:
         Args:
             now: Monotonic seconds.
             alarm: Why the computer is slow or about to be; empty if it is not.
-            point: What runs.
+            point: What runs; no change is under way.
         """
         governor = self._governor
         if governor is None:
             return None
-        if point != self._ladder[governor.rung].point:  # where it began beside the ladder
+        if point != self._rungs[governor.rung].point:  # where it began beside the ladder
             return self._note(governor.rung, f"{point} is on no rung of the ladder")
         for _ in range(len(self._samples)):
             seconds, when, of = self._samples.popleft()
@@ -117,19 +126,18 @@ class Steering:
 
     def settle(self, point: OperatingPoint, now: float) -> None:
         """A change to this operating point took effect."""
-        rung = self._rung(point)
-        if self._governor and rung is not None:
-            self._governor.settle(rung, now)
+        self._stepping = None
+        if self._governor:
+            self._governor.settle(self._rung(point), now)
 
-    def exclude(self, point: OperatingPoint, now: float) -> None:
-        """A change to this operating point failed."""
-        rung = self._rung(point)
-        if self._governor is None or rung is None:
-            return
-        if rung == self._governor.rung:  # not even where it was to begin
-            self._governor, self._error = None, f"cannot begin at {point}"
-        else:
-            self._governor.exclude(rung, now)
+    def exclude(self, point: OperatingPoint, now: float, running: OperatingPoint) -> None:
+        """A change to this operating point failed: go on from what runs, without it."""
+        if point == self._stepping:
+            self._last_step += "; this change failed"
+            self._stepping = None
+        self._unusable.add(point)
+        if self._governor:
+            self._begin(running, now)
 
     def stop(self) -> None:
         """End the measuring, if it goes on."""
@@ -166,14 +174,31 @@ class Steering:
             values[f"rung_{i}"] = f"{rung.point}: {1e3 * rung.seconds:.1f} ms"
         return make_status(level, f"{node_name}: governor", message, values)
 
+    def _begin(self, point: OperatingPoint, now: float) -> None:
+        if self._budget <= 0 or self._by_hand or not self._ladder:
+            return
+        self._rungs = [rung for rung in self._ladder if rung.point not in self._unusable]
+        if not self._rungs:
+            self._governor = None
+            self._error = (
+                f"expected a ladder of operating points that work, but the change to each of its "
+                f"{len(self._ladder)} failed, as the log tells; mend models_folder or ladder_file, "
+                "then set latency_budget_ms again"
+            )
+            return
+        seconds, start = [rung.seconds for rung in self._rungs], self._rung(point)
+        self._governor = Governor(seconds, self._budget, start)
+        self._governor.settle(start, now)  # frames from before tell nothing
+
     def _note(self, rung: int, reason: str) -> OperatingPoint:
-        point = self._ladder[rung].point
+        point = self._stepping = self._rungs[rung].point
         self._steps += 1
         self._last_step = f"to {point}, as {reason}"
         return point
 
-    def _rung(self, point: OperatingPoint) -> int | None:
-        return next((i for i, rung in enumerate(self._ladder) if rung.point == point), None)
+    def _rung(self, point: OperatingPoint) -> int:
+        """Of an operating point; where it is on no rung the fastest, which is safe."""
+        return next((i for i, rung in enumerate(self._rungs) if rung.point == point), 0)
 
     def _measure(self, point: OperatingPoint) -> None:
         try:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_srvs.srv import SetBool
 from vision_msgs.msg import LabelInfo
 
 from mbnet_perception.core import governor as governor_module
@@ -28,6 +29,7 @@ FASTEST, FAST, SLOW, SLOWEST = (
     for resolution in (224, 320)
 )
 assert OperatingPoint() == SLOWEST, "what a node begins with"
+BESIDE = OperatingPoint(alpha=0.35, resolution=256)  # on no rung
 SECONDS = {FASTEST: 0.005, FAST: 0.02, SLOW: 0.06, SLOWEST: 0.15}
 NOTHING = np.zeros((1, 4), np.float32), np.zeros((1, 3), np.float32)  # boxes and scores
 
@@ -165,20 +167,145 @@ def test_a_rung_of_other_classes_is_left_out(rig, seconds, tmp_path, models_and_
     assert "expected a model of the classes" in errors
 
 
-def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(ladder_file):
+@pytest.fixture
+def steers(ladder_file):
+    """What steers between the four rungs, beside a node."""
     file = Path(ladder_file[1].removeprefix("ladder_file:="))
-    steers = steering.Steering(ModelLibrary(), 1, file, lambda: None)
+    return steering.Steering(ModelLibrary(), 1, file, lambda: None)
+
+
+def ten_slow_frames(steers, now, of, running):
+    for i in range(10):
+        steers.add(0.15, now + i / 10, of)
+    return steers.decide(now + 1, "", running)
+
+
+def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(steers):
     steers.set_budget(0.1, SLOWEST)
+    now = time.monotonic() + 1
+    assert ten_slow_frames(steers, now, SLOWEST, SLOWEST) == SLOW
+    steers.settle(SLOW, now + 1)
+    assert ten_slow_frames(steers, now + 2, SLOWEST, SLOW) is None
+    assert ten_slow_frames(steers, now + 4, SLOW, SLOW) == FAST
 
-    def ten_slow_frames(now, of, running):
-        for i in range(10):
-            steers.add(0.15, now + i / 10, of)
-        return steers.decide(now + 1, "", running)
 
-    assert ten_slow_frames(0.0, SLOWEST, SLOWEST) == SLOW
-    steers.settle(SLOW, 1.0)
-    assert ten_slow_frames(1.0, SLOWEST, SLOW) is None
-    assert ten_slow_frames(2.0, SLOW, SLOW) == FAST
+def test_frames_from_before_it_steers_are_not_held_against_the_operating_point(steers):
+    now = time.monotonic()
+    steers.set_budget(0.1, SLOWEST)
+    assert ten_slow_frames(steers, now - 1, SLOWEST, SLOWEST) is None
+
+
+def test_what_is_beside_the_ladder_makes_way_for_the_fastest_whatever_ran_before(steers):
+    now = time.monotonic() + 1
+    steers.set_budget(0.1, BESIDE)
+    steers.settle(SLOW, now)  # a change that was under way
+    steers.settle(BESIDE, now + 1)
+    assert steers.decide(now + 2, "", BESIDE) == FASTEST
+    assert steers.last_step == f"to {FASTEST}, as {BESIDE} is on no rung of the ladder"
+
+
+def test_a_step_that_failed_is_told_and_not_taken_again(steers):
+    now = time.monotonic() + 1
+    steers.set_budget(0.1, SLOWEST)
+    assert ten_slow_frames(steers, now, SLOWEST, SLOWEST) == SLOW
+    steers.exclude(SLOW, now + 2, SLOWEST)
+    assert steers.last_step.endswith("over the budget of 100 ms; this change failed")
+    assert ten_slow_frames(steers, now + 1, SLOWEST, SLOWEST) is None, "from before it failed"
+    assert ten_slow_frames(steers, now + 3, SLOWEST, SLOWEST) == FAST
+    steers.settle(FAST, now + 4)
+    assert ten_slow_frames(steers, now + 5, FAST, FAST) == FASTEST
+    steers.settle(FASTEST, now + 6)
+    steers.exclude(FASTEST, now + 7, SLOWEST)
+    assert "failed" not in steers.last_step, "that was no step of the governor's"
+    steers.set_budget(0.1, SLOWEST)
+    assert ten_slow_frames(steers, now + 8, SLOWEST, SLOWEST) == SLOW, "another chance"
+
+
+@pytest.fixture
+def models(tmp_path):
+    """A node's arguments with a folder of models, and a function that loses the file of one."""
+    library, folder = ModelLibrary(), tmp_path / "models"
+    shutil.copytree(library.folder, folder)
+
+    def lose(point):
+        (folder / library.find(point).file).unlink()
+
+    return ("-p", f"models_folder:={folder}"), lose
+
+
+def test_a_node_begins_with_the_fastest_rung_that_works(rig, tmp_path, models, seconds):
+    arguments, lose = models
+    file, middle = tmp_path / "ladder.yaml", OperatingPoint(alpha=0.5, resolution=288)
+    rungs = {FASTEST: 0.005, SLOW: 0.06, middle: 0.09}
+    write_ladder(file, [LadderRung(point, took) for point, took in rungs.items()])
+    detector = rig(*arguments, "-p", f"ladder_file:={file}")
+    lose(FASTEST)
+    assert detector.set(latency_budget_ms=100).successful
+    detector.until(lambda: running(detector) == SLOW)
+    status, values = governor(detector)
+    assert (status.level, values["steps"]) == (DiagnosticStatus.OK, "2")
+    assert f"to {SLOW}, as {SLOWEST} is on no rung" in status.message
+
+
+def test_a_ladder_without_a_rung_that_works_is_an_error_until_the_budget_is_set_again(
+    rig, tmp_path, models, seconds
+):
+    arguments, lose = models
+    file = tmp_path / "ladder.yaml"
+    write_ladder(file, [LadderRung(FASTEST, 0.005), LadderRung(FAST, 0.02)])
+    detector = rig(*arguments, "-p", f"ladder_file:={file}")
+    lose(FAST)
+    assert detector.set(latency_budget_ms=100).successful
+    detector.until(lambda: governor(detector)[0].level == DiagnosticStatus.ERROR)
+    status, values = governor(detector)
+    assert "the change to each of its 2 failed" in status.message
+    assert values["last_step"].endswith("this change failed")
+    assert running(detector) == asked_for(detector) == SLOWEST
+    shutil.copytree(ModelLibrary().folder, tmp_path / "models", dirs_exist_ok=True)
+    assert detector.set(latency_budget_ms=100).successful
+    detector.until(lambda: running(detector) == FASTEST)
+    assert "holds 100 ms" in governor(detector)[0].message
+
+
+def test_a_budget_and_an_operating_point_that_are_set_together_begin_there(
+    rig, ladder_file, seconds
+):
+    detector = rig(*ladder_file)
+    assert detector.set(alpha=0.35, resolution=320, latency_budget_ms=2000).successful
+    judged(detector)
+    assert running(detector) == FAST
+    assert governor(detector)[1]["steps"] == "0"
+    assert detector.set(alpha=0.35, resolution=256, latency_budget_ms=2000).successful
+    detector.until(lambda: governor(detector)[1]["steps"] == "1")
+    detector.until(lambda: running(detector) == FASTEST)
+    assert f"{BESIDE} is on no rung" in governor(detector)[0].message
+
+
+def test_a_change_by_hand_that_fails_leaves_the_choice_to_whose_it_was(
+    rig, ladder_file, models, seconds
+):
+    arguments, lose = models
+    detector = rig(*ladder_file, *arguments, "-p", "latency_budget_ms:=2000")
+    lose(FAST)
+
+    def fail():
+        assert detector.set(alpha=0.35, resolution=320).successful
+        detector.until(lambda: asked_for(detector) == SLOWEST)
+        return governor(detector)[0].message
+
+    assert fail() == "holds 2000 ms"
+    assert detector.set(alpha=0.5, resolution=320).successful
+    assert "set by hand" in fail()
+
+
+def test_a_shortfall_is_no_more_told_once_no_frame_comes(rig, ladder_file, seconds, monkeypatch):
+    monkeypatch.setattr(governor_module, "WINDOW", 2.0)
+    detector = rig(*ladder_file, "-p", "latency_budget_ms:=1", "-p", "alpha:=0.35")
+    governor(detector)
+    told = detector.diagnostics
+    drive(detector, lambda: "is fast enough" in told["detector: governor"].message)
+    assert detector.call(SetBool, "enable", SetBool.Request(data=False)).success
+    detector.until(lambda: governor(detector)[0].level == DiagnosticStatus.OK)
 
 
 def test_a_rung_whose_file_is_gone_is_left_out_and_the_node_goes_on(
