@@ -217,7 +217,7 @@ def picture_from_compressed(data: Bytes, format: str = "", long_side: int = 0) -
     The pixels stay where the sensor put them: an EXIF orientation is not applied.
 
     Args:
-        data: A JPEG or PNG file, which may be followed by zero bytes.
+        data: A JPEG or PNG file; what follows its end is left out, as of a buffer that is longer.
         format: What the sender calls it, for the error message alone; the data decides.
         long_side: A JPEG is decoded at a half, a quarter or an eighth of its size as long as its
             long side keeps so many pixels; 0 decodes it whole.
@@ -226,23 +226,27 @@ def picture_from_compressed(data: Bytes, format: str = "", long_side: int = 0) -
         ImageFormatError: If the data is neither, is truncated or damaged, or has more pixels than
             MAX_PIXELS.
     """
-    content = bytes(data).rstrip(b"\0")
+    content = bytes(data)
     shrink = 1
     if content.startswith(JPEG_START):
+        size, scan = _jpeg_header(content)
         # OpenCV decodes a JPEG without its end to a picture that is grey from there on.
-        if not content.endswith(JPEG_END):
+        end = content.rfind(JPEG_END, scan)
+        if end < 0:
             raise ImageFormatError(
                 f"JPEG image is truncated: {len(content)} bytes without an end marker (FF D9)"
             )
-        size = _jpeg_size(content)
+        content = content[: end + len(JPEG_END)]
         pixels_per_byte = JPEG_PIXELS_PER_BYTE
         if long_side > 0 and size is not None:
             shrink = next((k for k in _REDUCED if -(-max(size) // k) >= long_side), 1)
     elif content.startswith(PNG_START):
-        if not content.endswith(PNG_END):
+        end = content.rfind(PNG_END)
+        if end < 0:
             raise ImageFormatError(
                 f"PNG image is truncated: {len(content)} bytes without an IEND chunk"
             )
+        content = content[: end + len(PNG_END)]
         size = int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
         pixels_per_byte = PNG_PIXELS_PER_BYTE
     else:
@@ -302,6 +306,15 @@ def jpeg_frame_size(content: bytes, marker: int, at: int) -> tuple[int, int] | N
     return int.from_bytes(content[at + 7 : at + 9], "big"), height
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    sizes = (jpeg_frame_size(content, marker, at) for marker, at in jpeg_segments(content))
-    return next((size for size in sizes if size), None)
+def _jpeg_header(content: bytes) -> tuple[tuple[int, int] | None, int]:
+    """Width and height, None if it does not tell, and where it ends.
+
+    The end of a thumbnail lies in a segment of the header; in a scan FF is followed by 00.
+    """
+    size, end = None, len(JPEG_START)
+    for marker, at in jpeg_segments(content):
+        size = size or jpeg_frame_size(content, marker, at)
+        end = at + 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+        if marker == 0xDA:  # start of scan
+            break
+    return size, end

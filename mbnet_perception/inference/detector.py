@@ -19,8 +19,10 @@ from mbnet_perception.core.geometry import input_size
 from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.format import ModelError, metadata_from
 
-# Cameras of different shapes that one detector serves without building a session again.
-MAX_SESSIONS = 8
+# Shapes of cameras that one detector serves by turns without building a session again: more than a
+# car has. Only what came costs memory, some 10 MB for each, with alpha 1.0 some 30 MB; the limit is
+# for a camera whose shape changes all the time.
+MAX_SESSIONS = 16
 
 # Height and width that a detector is made for before any picture has come: most cameras are 4:3.
 USUAL_CAMERA = (480, 640)
@@ -63,8 +65,8 @@ class Detector:
     """Runs a model on pictures of any size.
 
     ONNX Runtime plans one session per input size, so the first picture of each aspect ratio takes
-    longer; :meth:`warm` takes that away from the first frame. Not for two threads at a time, but
-    for :meth:`select`.
+    longer; :meth:`warm` takes that away from the first frame. Of its sessions it keeps the
+    MAX_SESSIONS that were used last. Not for two threads at a time, but for :meth:`select`.
 
     Args:
         model: Content of a model file.
@@ -93,6 +95,7 @@ class Detector:
         self.model = model
         self._threads = num_threads
         self._origin = origin
+        # Both least recently used first.
         self._sessions: dict[tuple[int, int], ort.InferenceSession] = {}
         self._seen: tuple[tuple[int, int], ...] = ()
         self._runs = 0
@@ -110,7 +113,10 @@ class Detector:
 
     @property
     def seen(self) -> tuple[tuple[int, int], ...]:
-        """Height and width of the newest kinds of pictures it ran on, or was made warm for."""
+        """Height and width of the kinds of pictures it ran on, or was made warm for; newest last.
+
+        They are the MAX_SESSIONS newest ones, for each of which it has its session.
+        """
         return self._seen
 
     def wait_for_run(self, timeout: float) -> None:
@@ -161,8 +167,8 @@ class Detector:
         prepared = time.perf_counter()
         boxes, scores = self._run(session, pixels)
         ended = time.perf_counter()
-        if size not in self._seen:
-            self._seen = (*self._seen, size)[-MAX_SESSIONS:]
+        others = [kind for kind in self._seen if kind != size]
+        self._seen = (*others, size)[-MAX_SESSIONS:]
         return Output(boxes[0], scores[0], size, prepared - started, ended - prepared)
 
     def select(self, output: Output, selection: Selection) -> Detections:
@@ -188,13 +194,13 @@ class Detector:
             self.detect(picture, Selection())
 
     def _session(self, input_hw: tuple[int, int]) -> ort.InferenceSession:
-        if input_hw not in self._sessions:
+        session = self._sessions.pop(input_hw, None)
+        if session is None:
             if len(self._sessions) == MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            self._sessions[input_hw] = make_session(
-                self.model, input_hw, self._threads, self._origin
-            )
-        return self._sessions[input_hw]
+            session = make_session(self.model, input_hw, self._threads, self._origin)
+        self._sessions[input_hw] = session
+        return session
 
     def _run(
         self, session: ort.InferenceSession, image: NDArray[np.uint8]

@@ -242,19 +242,48 @@ def test_grey_jpeg_has_three_channels():
     assert picture_from_compressed(content, long_side=16).bgr().shape == (12, 16, 3)
 
 
-def test_zero_bytes_after_a_jpeg_are_tolerated():
-    content = encoded(".jpg")
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize(
+    "tail",
+    [
+        pytest.param(bytes(100), id="zeros"),
+        pytest.param(b"\xff" * 4, id="fill bytes"),
+        pytest.param(b"junk", id="text"),
+        pytest.param(np.random.default_rng(2).bytes(100_000), id="longer than the file"),
+        pytest.param(cv2.imencode(".jpg", NOISE)[1].tobytes()[1000:], id="rest of an older one"),
+    ],
+)
+def test_what_follows_the_end_of_a_file_is_left_out(extension, tail):
+    content = encoded(extension)
     np.testing.assert_array_equal(
-        picture_from_compressed(content + bytes(100)).bgr(), picture_from_compressed(content).bgr()
+        picture_from_compressed(content + tail).bgr(), picture_from_compressed(content).bgr()
     )
+
+
+def with_exif(content, tiff):
+    app1 = b"Exif\0\0" + tiff
+    return content[:2] + b"\xff\xe1" + (len(app1) + 2).to_bytes(2, "big") + app1 + content[2:]
+
+
+@pytest.mark.parametrize("missing", [0.001, 0.1, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("tail", [b"", bytes(100), b"junk"])
+def test_the_end_of_a_thumbnail_is_not_that_of_the_picture(missing, tail):
+    content = encoded(".jpg")
+    whole = with_exif(content, encoded(".jpg", SCENE[::4, ::4]) + b"II")
+    np.testing.assert_array_equal(
+        picture_from_compressed(whole + tail).bgr(), picture_from_compressed(content).bgr()
+    )
+    left = whole[: -int(missing * len(content))]  # the last time, the segment lacks its last bytes
+    assert b"\xff\xd9" in left
+    with pytest.raises(ImageFormatError, match="truncated"):
+        picture_from_compressed(left + tail)
 
 
 def test_exif_orientation_is_not_applied():
     # A TIFF block with one entry: tag 0x0112 (orientation), SHORT, one value, 6 (rotate by 90).
     tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
-    app1 = b"Exif\0\0" + tiff
     content = encoded(".jpg")
-    tagged = content[:2] + b"\xff\xe1" + (len(app1) + 2).to_bytes(2, "big") + app1 + content[2:]
+    tagged = with_exif(content, tiff)
     assert cv2.imdecode(np.frombuffer(tagged, np.uint8), cv2.IMREAD_COLOR).shape == (64, 48, 3)
     for long_side in (0, 32):
         np.testing.assert_array_equal(
@@ -312,7 +341,7 @@ def test_absurd_sizes_are_refused_before_decoding(undecoded, claiming, size):
 def test_a_size_that_the_bytes_cannot_hold_is_refused_before_decoding(undecoded, claiming):
     content = claiming(8192, 4096, np.zeros_like(SCENE))
     with pytest.raises(ImageFormatError, match=r"cannot hold .* says: width 8192, height 4096"):
-        picture_from_compressed(content)
+        picture_from_compressed(content + bytes(100_000))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ import pytest
 
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.images import Picture, picture_from_raw
+from mbnet_perception.inference import detector as detector_module
 from mbnet_perception.inference.detector import Detector, prepare_image
 from mbnet_perception.inference.format import ModelError
 
@@ -43,9 +44,45 @@ def test_boxes_are_in_pixels_of_the_picture(make_model, size, expected):
 
 def test_one_detector_serves_cameras_of_any_shape(make_model):
     detector = detector_of(make_model(BOXES, SCORES))
-    for width in range(100, 200, 8):  # more shapes than it keeps sessions for
+    for width in range(100, 200, 4):  # more shapes than it keeps sessions for
         found, _ = detector.detect(picture(100, width), Selection())
         assert found.boxes[0].tolist() == [0, 25, width / 2, 75]
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """The input sizes that sessions are built for, as it happens."""
+    sizes, make_session = [], detector_module.make_session
+
+    def make(model, input_hw, num_threads, origin):
+        sizes.append(input_hw)
+        return make_session(model, input_hw, num_threads, origin)
+
+    monkeypatch.setattr(detector_module, "make_session", make)
+    return sizes
+
+
+def test_sixteen_shapes_of_cameras_by_turns_are_built_for_once(make_model, built):
+    detector = detector_of(make_model(BOXES, SCORES))
+    for _ in range(3):
+        for side in range(33, 65, 2):
+            detector.detect(picture(side, 64), Selection())
+    assert built == [(48, 64)] + [(side, 64) for side in range(33, 65, 2)]  # the usual one first
+
+
+def test_a_camera_in_use_keeps_its_session_whatever_comes_besides(make_model, built):
+    detector = detector_of(make_model(BOXES, SCORES))
+    detector.detect(picture(64, 64), Selection())
+    for side in range(33, 63):
+        detector.detect(picture(side, 64), Selection())
+        detector.detect(picture(64, 64), Selection())
+    assert built.count((64, 64)) == 1
+    # What it says that it has seen needs no session, and it is no more than that.
+    assert detector.seen == (*((side, 64) for side in range(48, 63)), (64, 64))
+    del built[:]
+    for size in detector.seen:
+        detector.warm(size)
+    assert not built
 
 
 def test_the_network_sees_red_first(make_model):
@@ -109,9 +146,11 @@ def test_it_knows_which_pictures_it_ran_on(make_model):
     for _ in range(2):
         detector.detect(picture(60, 80), Selection())
     assert detector.seen == ((48, 64), (60, 80))
-    for width in range(100, 116, 2):
+    detector.detect(picture(48, 64), Selection())
+    assert detector.seen == ((60, 80), (48, 64))
+    for width in range(100, 132, 2):
         detector.detect(picture(60, width), Selection())
-    assert detector.seen == tuple((60, width) for width in range(100, 116, 2))
+    assert detector.seen == tuple((60, width) for width in range(100, 132, 2))
 
 
 def test_a_picture_that_failed_is_not_known(make_model):
