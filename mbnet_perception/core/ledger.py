@@ -91,10 +91,11 @@ class FrameLedger:
             number: Its place in what the camera sent, where that is known: a gap before it counts
                 as lost. A number that is not above the last one is of a camera that began anew, or
                 of a second one; so nothing is told from the number right after it.
-            stamp: Its stamp in nanoseconds, None where it is of no use, as after a jump of the
-                clock. Where there is no number, a gap before it that is longer than usual tells
-                what was lost. Nothing is told before the usual time between stamps is known, after
-                a stamp that is zero or not above the last one, or for a gap of more than 2 s.
+            stamp: Its stamp in nanoseconds, None where it is of no use: after a jump of the clock,
+                or where several send pictures by turns, whose stamps have no usual gap. Where there
+                is no number, a gap before it that is longer than usual tells what was lost. Nothing
+                is told before the usual time between stamps is known, after a stamp that is zero or
+                not above the last one, or for a gap of more than 2 s.
         """
         with self._lock:
             last, self._number = self._number, number

@@ -18,6 +18,7 @@ from mbnet_perception.nodes.endpoints import (
     OVERLAY,
     Endpoint,
     image_endpoint,
+    name_to_subscribe,
     overrides,
 )
 from mbnet_perception.nodes.overlay import OverlayPainter
@@ -38,6 +39,7 @@ class Camera:
         record: What became of the frames.
         read: Reads a message that was taken.
         several_publishers: Whether the topic has more than one, when that was last looked at.
+            Neither numbers nor stamps tell then what was lost.
     """
 
     def __init__(self, node: Node, topic: str, cameras: int, transport: str) -> None:
@@ -48,6 +50,7 @@ class Camera:
         self.several_publishers = False
         self._expected: int | None = None
         self._image = image_endpoint(transport)
+        self._image_topic = name_to_subscribe(self._image, topic, self.topic)
         self.read = read_compressed_image if transport == "compressed" else read_image
         self._cameras = cameras
         self._publishers: list[Publisher] = []
@@ -59,17 +62,12 @@ class Camera:
             self._report_overlay,
         )
 
-    @property
-    def image_topic(self) -> str:
-        """Topic of the image messages, with the suffix of the transport."""
-        return self._image.name_for(self.topic, self._cameras)
-
     def subscribe(self) -> Subscription:
         """Receive images from now on, as bytes; a :class:`Receiver` is to take them."""
         self.record.subscribed = self.record.taken = monotonic()
         self.record.ledger.resume()
         self._subscription = subscribe_for_receiver(
-            self._node, self._image.type, self.image_topic, self._image.qos
+            self._node, self._image.type, self._image_topic, self._image.qos
         )
         return self._subscription
 
@@ -82,7 +80,10 @@ class Camera:
 
     def count_publishers(self) -> None:
         """Look whether more than one node sends images."""
-        self.several_publishers = self._node.count_publishers(self.image_topic) > 1
+        if self._subscription:
+            # By the name that it has, as this does not remap. What it counts itself, Humble lacks.
+            publishers = self._node.count_publishers(self._subscription.topic_name)
+            self.several_publishers = publishers > 1
 
     def usable_number(self, info: Mapping[str, Any]) -> int | None:
         """The publication sequence number of a message, if it tells what was lost before it.
@@ -101,7 +102,7 @@ class Camera:
 
     def explain_silence(self) -> str:
         """Why no image comes, as far as the ROS graph tells."""
-        return why_silent(self._node, self.image_topic)
+        return why_silent(self._node, self._image_topic)
 
     def close(self) -> None:
         """Give everything back."""

@@ -176,3 +176,18 @@ ENDPOINTS = (
 def image_endpoint(transport: str) -> Endpoint:
     """What to subscribe to for a value of the parameter image_transport."""
     return COMPRESSED_IMAGE if transport == "compressed" else IMAGE
+
+
+def name_to_subscribe(image: Endpoint, topic: str, remapped: str) -> str:
+    """Name to give to rclpy for the pictures of a camera.
+
+    rclpy remaps what it is given, and what was remapped already may have a rule, too, as where two
+    cameras are swapped.
+
+    Args:
+        image: From :func:`image_endpoint`.
+        topic: Of the camera, as in the parameter.
+        remapped: The same, remapped.
+    """
+    name = image.name_for(remapped, 1)
+    return topic if name == remapped else name

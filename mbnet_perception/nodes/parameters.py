@@ -80,6 +80,8 @@ def check_cameras(topics: Sequence[str], transport: str) -> None:
     """
     if not topics:
         raise ValueError("camera_topics must name at least one image topic, got none")
+    if not all(topics):
+        raise ValueError(f"camera_topics must not be empty names, got {list(topics)}")
     if len(set(topics)) < len(topics):
         raise ValueError(f"camera_topics must differ, got {list(topics)}")
     if transport not in TRANSPORTS:

@@ -38,7 +38,13 @@ from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.average_precision import measure
 from mbnet_perception.evaluation.bag_truth import Told, labels_of, told_by
 from mbnet_perception.evaluation.dataset import Dataset, Picture
-from mbnet_perception.nodes.endpoints import DIAGNOSTICS, LABELS, image_endpoint, overrides
+from mbnet_perception.nodes.endpoints import (
+    DIAGNOSTICS,
+    LABELS,
+    image_endpoint,
+    name_to_subscribe,
+    overrides,
+)
 from mbnet_perception.nodes.parameters import (
     Settings,
     check_cameras,
@@ -238,7 +244,6 @@ class RecorderNode(Node):
         self._newest = self._answered = monotonic()
         self._reported: dict[str, float] = {}  # by the node that did
         self._image = image_endpoint(settings.image_transport)
-        self._camera = self.resolve_topic_name(settings.camera_topic)
         if settings.ground_truth_topic:
             self._listen(Detection2DArray, settings.ground_truth_topic, self._on_truth)
         self._detector = settings.detector.strip("/")
@@ -273,7 +278,8 @@ class RecorderNode(Node):
             return
         self.destroy_timer(self._waiting)
         # The pictures are big and only their stamps are wanted: they are left as bytes.
-        topic = self._image.name_for(self._camera, 1)
+        camera = self.settings.camera_topic
+        topic = name_to_subscribe(self._image, camera, self.resolve_topic_name(camera))
         self._listen(self._image.type, topic, self._on_picture, raw=True)
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
+from typing import Any
 
 from rclpy.duration import Duration
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.topic_endpoint_info import TopicEndpointInfo
@@ -23,13 +25,13 @@ def why_silent(node: Node, topic: str) -> str:
 
     Args:
         node: The subscriber.
-        topic: What it subscribes to, /compressed included.
+        topic: What it subscribes to, /compressed included, as rclpy is given it: not remapped yet.
     """
     topic = node.resolve_topic_name(topic)
     us = (node.get_name(), node.get_namespace())
     subscriptions = [
         info
-        for info in node.get_subscriptions_info_by_topic(topic)
+        for info in _endpoints(node, _rclpy.rclpy_get_subscriptions_info_by_topic, topic)
         if (info.node_name, info.node_namespace) == us
     ]
     if not subscriptions:
@@ -42,7 +44,7 @@ def why_silent(node: Node, topic: str) -> str:
         and (
             found := {
                 info.topic_type
-                for info in node.get_publishers_info_by_topic(other)
+                for info in _endpoints(node, _rclpy.rclpy_get_publishers_info_by_topic, other)
                 if (info.node_name, info.node_namespace) != us  # no overlays of our own
             }
             & images
@@ -52,9 +54,17 @@ def why_silent(node: Node, topic: str) -> str:
         topic,
         subscriptions[0].topic_type,
         subscriptions[0].qos_profile,
-        node.get_publishers_info_by_topic(topic),
+        _endpoints(node, _rclpy.rclpy_get_publishers_info_by_topic, topic),
         pictures,
     )
+
+
+def _endpoints(
+    node: Node, look_up: Callable[[Any, str, bool], list[dict[str, Any]]], topic: str
+) -> list[TopicEndpointInfo]:
+    """Those of a topic by its name in the graph, which the methods of the node would remap."""
+    with node.handle:
+        return [TopicEndpointInfo(**info) for info in look_up(node.handle, topic, False)]
 
 
 def reason_for_silence(
@@ -89,7 +99,8 @@ def reason_for_silence(
         )
         if all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in matching):
             reason += f", or qos_overrides.{topic}.subscription.reliability: reliable"
-    return reason
+    others = [publisher for publisher in of_type if any(_mismatches(publisher, asked))]
+    return f"{reason}; {_other_qos(topic, asked, others[0])}" if others else reason
 
 
 def _near_misses(topic: str, asked_type: str, pictures: Mapping[str, set[str]]) -> str:

@@ -25,7 +25,12 @@ from sensor_msgs.msg import CompressedImage, Image
 from mbnet_perception.core.latency import LatencyWindow
 from mbnet_perception.core.weather import WeatherTime, apply_weather
 from mbnet_perception.nodes.diagnostics import RECENT, SILENCE, WINDOW, make_status
-from mbnet_perception.nodes.endpoints import DIAGNOSTICS, image_endpoint, overrides
+from mbnet_perception.nodes.endpoints import (
+    DIAGNOSTICS,
+    image_endpoint,
+    name_to_subscribe,
+    overrides,
+)
 from mbnet_perception.nodes.messages import picture_from_message
 from mbnet_perception.nodes.parameters import WeatherSettings, declare_settings
 from mbnet_perception.nodes.running import run_node
@@ -62,6 +67,7 @@ class WeatherCamera:
         self.received = self.sent = self.failed = 0
         self.last_error = ""
         self._image = image_endpoint(node.settings.image_transport)
+        self._image_topic = name_to_subscribe(self._image, topic, self.topic)
         self._window = LatencyWindow(STAGES, WINDOW)
         self._reports: deque[tuple[float, int, int]] = deque([(monotonic(), 0, 0)])
         self._time = WeatherTime()
@@ -74,11 +80,6 @@ class WeatherCamera:
             qos_overriding_options=overrides(),
         )
 
-    @property
-    def image_topic(self) -> str:
-        """Topic of the image messages, with the suffix of the transport."""
-        return self._image.name_for(self.topic, 1)
-
     def follow_listeners(self) -> None:
         """Subscribe while somebody listens, and only then."""
         wanted = self._publisher.get_subscription_count() > 0
@@ -86,7 +87,7 @@ class WeatherCamera:
             self._last_arrival = monotonic()
             self._subscription = self._node.create_subscription(
                 self._image.type,
-                self.image_topic,
+                self._image_topic,
                 self._on_image,
                 self._image.qos,
                 qos_overriding_options=overrides(),
@@ -155,7 +156,7 @@ class WeatherCamera:
             level = DiagnosticStatus.ERROR
             text = f"{failed} pictures failed in {now - since:.0f} s: {self.last_error}"
         elif now - self._last_arrival > SILENCE:
-            level, text = DiagnosticStatus.WARN, why_silent(self._node, self.image_topic)
+            level, text = DiagnosticStatus.WARN, why_silent(self._node, self._image_topic)
         values = {"topic": self.topic, "weather": weather, "seed": str(settings.seed)}
         values |= {name: str(getattr(self, name)) for name in ("received", "sent", "failed")}
         values |= {"rate_hz": f"{rate:.2f}", "last_error": self.last_error}

@@ -5,9 +5,11 @@ from random import Random
 
 import numpy as np
 import pytest
+from builtin_interfaces.msg import Time
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from mbnet_perception.nodes import detector as detector_module
@@ -164,24 +166,69 @@ def test_detections_are_named_after_the_camera_as_it_was_remapped(rig):
         detector.status(f"car/detector: {topic}")
 
 
-def test_a_second_publisher_of_a_topic_is_no_reason_to_report_lost_frames(rig, monkeypatch):
+@pytest.mark.parametrize("rear_is", ["/front/image_raw", "/usb/pictures"], ids=["swap", "chain"])
+def test_a_camera_topic_is_remapped_once(rig, rear_is):
+    front, rear = TOPICS
+    remaps = (f"detector:{front}:={rear}", f"detector:{rear}:={rear_is}")
+    detector = rig(
+        *TWO,
+        *(argument for remap in remaps for argument in ("-r", remap)),
+        topics=(rear, rear_is),
+        detections=[f"{rear}/detections", f"{rear_is}/detections"],
+    )
+    for index, topic in enumerate((rear, rear_is)):
+        said = detector.detector._cameras[index].explain_silence()
+        assert said.startswith(f"/peer publishes {topic} and its QoS matches")
+        detector.status(f"detector: {topic}")
+        detector.send(detector.raw(GREY, header=Header(frame_id=topic)), topic)
+        came = detector.received[f"{topic}/detections"]
+        detector.until(lambda came=came: came)
+        assert [message.header.frame_id for message in came] == [topic]
+
+
+def stamped(milliseconds):
+    seconds, rest = divmod(milliseconds, 1000)
+    return Header(stamp=Time(sec=1_700_000_000 + seconds, nanosec=rest * 10**6))
+
+
+# Milliseconds at which two cameras take pictures, at 20 and at 30 Hz.
+FIRST_AND_SECOND = [range(0, 2000, 50), range(1005, 2000, 33)]
+
+
+@pytest.mark.parametrize("transport", ["raw", "compressed"])
+def test_a_second_publisher_of_a_topic_is_no_reason_to_report_lost_frames(
+    rig, monkeypatch, transport
+):
     monkeypatch.setattr(detector_module, "WATCH_PERIOD", 3600.0)  # the frames are first to tell
-    detector = rig()
-    for _ in range(20):
-        detector.send(detector.raw(GREY))
-    second = detector.peer.create_publisher(Image, "/image_raw", 10)
-    detector.until(second.get_subscription_count)
-    first = detector.cameras["/image_raw"]
-    for publisher in (second, second, first) * 4:
-        detector.cameras["/image_raw"] = publisher
-        detector.send(detector.raw(GREY))
+    topic, image_type = "/image_raw", Image if transport == "raw" else CompressedImage
+    # Where the pictures of the camera come is remapped as well, by the whole name.
+    name = "/usb/pictures"
+    asked_for = topic if transport == "raw" else f"{topic}/compressed"
+    detector = rig(
+        *("-p", f"image_transport:={transport}", "-r", f"{asked_for}:={name}"),
+        topics=(topic,),
+        image_type=image_type,
+    )
+
+    def send(publisher, milliseconds):
+        message = detector.raw(GREY) if transport == "raw" else detector.compressed(GREY)
+        message.header = stamped(milliseconds)
+        detector.cameras[topic] = publisher
+        detector.send(message)
+
+    first, second = detector.cameras[topic], None
+    times = sorted((at, index) for index in (0, 1) for at in FIRST_AND_SECOND[index])
+    for at, index in times:
+        if index and not second:
+            second = detector.peer.create_publisher(image_type, name, 10)
+            detector.until(second.get_subscription_count)
+        send(second if index else first, at)
     detector.peer.destroy_publisher(second)
-    detector.until(lambda: detector.peer.count_publishers("/image_raw") == 1)
-    detector.cameras["/image_raw"] = first
-    for _ in range(5):
-        detector.send(detector.raw(GREY))
+    detector.until(lambda: detector.peer.count_publishers(name) == 1)
+    for at in range(2000, 2500, 50):
+        send(first, at)
     counts = detector.settle()
-    assert (counts.received, counts.lost, counts.lost_by_stamps) == (37, 0, 0)
+    assert (counts.received, counts.lost, counts.lost_by_stamps) == (len(times) + 10, 0, 0)
 
 
 # The ledger as an invariant

@@ -126,6 +126,7 @@ def test_every_parameter_is_described_and_what_needs_a_restart_is_read_only(node
         ("image_transport:=theora", ValueError, "must be raw or compressed, got 'theora'"),
         ("camera_topics:=[]", ValueError, "at least one image topic"),
         ("camera_topics:=[/a, /a]", ValueError, r"camera_topics must differ, got \['/a', '/a'\]"),
+        ("camera_topics:=[/a, '']", ValueError, r"must not be empty names, got \['/a', ''\]"),
         ("camera_topics:=[1, 2]", ValueError, "camera_topics must be a list of strings"),
         ("camera_weights:=[1.0, 2.0]", ValueError, "one for each of the 1 cameras"),
         ("camera_weights:=[0.0]", ValueError, "camera_weights must be greater than 0"),

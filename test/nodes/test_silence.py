@@ -239,7 +239,7 @@ def test_publishers_that_send_nothing(kind, asked, offered, expected):
     assert reason == expected
 
 
-def test_a_publisher_that_fits_is_named_before_one_that_does_not():
+def test_a_publisher_that_fits_is_named_and_then_one_that_does_not():
     publishers = [
         publisher("std_msgs/msg/String", name="talker"),
         publisher(name="weak"),
@@ -247,7 +247,11 @@ def test_a_publisher_that_fits_is_named_before_one_that_does_not():
     ]
     asked = qos(reliability=ReliabilityPolicy.RELIABLE)
     reason = reason_for_silence("/cam", RAW, asked, publishers, {})
-    assert reason.startswith("/front/strong publishes /cam")
+    assert reason == (
+        "/front/strong publishes /cam and its QoS matches, but nothing comes; "
+        "QoS of /cam: /front/weak offers reliability best_effort, we ask for reliable; start this "
+        "node with qos_overrides./cam.subscription.reliability: best_effort"
+    )
 
 
 PROFILES = [
@@ -431,6 +435,15 @@ def test_a_remapped_topic_is_looked_up_by_its_new_name(graph):
     one.publish(CompressedImage, "/front")
     topic = one.subscribe("/cam", "compressed")
     one.until_said(topic, "/camera publishes /front and its QoS matches")
+
+
+def test_topics_that_are_swapped_are_looked_up_by_what_is_subscribed_to(graph):
+    one = graph("-r", "/front:=/rear", "-r", "/rear:=/front")
+    one.publish(Image, "/rear")
+    front, rear = one.subscribe("/front"), one.subscribe("/rear")
+    one.until_said(front, "/camera publishes /rear and its QoS matches")
+    said = one.until_said(rear, "camera_topics")
+    assert said == "nobody publishes /front; camera_topics could be /rear"
 
 
 def test_a_node_that_is_not_subscribed_does_not_blame_others(graph):

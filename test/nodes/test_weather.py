@@ -325,6 +325,14 @@ def test_each_camera_has_its_own_topic_and_time(rig, street):
     )
 
 
+def test_a_camera_topic_is_remapped_once(rig, street):
+    rules = ("-r", "weather:/image_raw:=/front", "-r", "weather:/front:=/rear")
+    one = rig("-p", "camera_topics:=[/image_raw]", *rules, cameras=("/front",))
+    one.pictures(raw(street), camera="/front")
+    status, values = one.next_status("/front")
+    assert (status.level, values["received"]) == (DiagnosticStatus.OK, "1")
+
+
 def test_each_parameter_is_described_and_what_needs_a_restart_is_read_only(rig):
     one = rig(listening=False)
     names = [row.name for row in fields(WeatherSettings)]
