@@ -9,6 +9,8 @@ from collections.abc import Callable
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
+M_ARENA_MAX = -8  # of glibc's malloc.h
+
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
 # board is short of time, and building takes a core for as long as several pictures. Each costs
 # memory for every shape of camera (figures in docs/decisions.md).
@@ -121,6 +123,17 @@ def load_detector(
     entry = library.find(point)
     origin = str(library.folder / entry.file)
     return Detector(model or library.read(entry), point.resolution, num_threads, origin, camera)
+
+
+def use_one_arena() -> None:
+    """Have all threads allocate from the same memory, where the C library is glibc.
+
+    Else each has an arena of its own, and sessions that one thread builds and another one takes
+    down leave pieces in all of them. To be called before there are threads.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option:
+        set_option(M_ARENA_MAX, 1)
 
 
 def return_memory() -> None:

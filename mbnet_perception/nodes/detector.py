@@ -19,6 +19,7 @@ from time import monotonic, time_ns
 from typing import Any, NamedTuple
 
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -30,9 +31,9 @@ from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.images import ImageFormatError, Picture
 from mbnet_perception.core.ledger import Outcome
-from mbnet_perception.core.stamps import StampClock, StampFault
+from mbnet_perception.core.stamps import MAX_AGE, SECOND, StampClock, StampFault
 from mbnet_perception.inference.detector import Detector, Output
-from mbnet_perception.inference.engine import Engine
+from mbnet_perception.inference.engine import Engine, return_memory, use_one_arena
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.answerer import Answerer
@@ -56,7 +57,12 @@ from mbnet_perception.nodes.endpoints import (
 )
 from mbnet_perception.nodes.messages import label_message, picture_from_message
 from mbnet_perception.nodes.overlay import Overlay
-from mbnet_perception.nodes.parameters import POINT, DetectorSettings, declare_settings
+from mbnet_perception.nodes.parameters import (
+    POINT,
+    DetectorSettings,
+    check_cameras,
+    declare_settings,
+)
 from mbnet_perception.nodes.receiver import Receiver
 from mbnet_perception.nodes.running import START_ERRORS, run_node
 from mbnet_perception.nodes.steering import Steering
@@ -213,7 +219,7 @@ class DetectorNode(LifecycleNode):
         self._said: set[tuple[str, str]] = set()
 
         self._settings = declare_settings(self, DetectorSettings)
-        self._look_at_clock()
+        self._judge_stamps_by(self.get_parameter("use_sim_time").value)
         self._board_reader = BoardReader()
         self._board = self._board_reader.read()
         self._switched = self.create_guard_condition(self._on_switched)
@@ -224,6 +230,9 @@ class DetectorNode(LifecycleNode):
         self.create_timer(DIAGNOSTICS_PERIOD, self._report, clock=steady)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_service(SetBool, ENABLE.name, self._on_enable)
+        # rclpy gives no answer where the state does not allow the transition.
+        self._change_state = self._service_change_state.callback
+        self._service_change_state.callback = self._on_change_state
         self.add_on_set_parameters_callback(self._judge_parameters)
         if hasattr(self, "add_post_set_parameters_callback"):
             self.add_post_set_parameters_callback(self._apply_parameters)
@@ -259,6 +268,9 @@ class DetectorNode(LifecycleNode):
             self._steering.set_budget(settings.latency_budget_ms / 1e3, settings.point)
             # Measured while no frame wants the processor.
             self._steering.wait()
+            # Two names of one topic, as remapping may make them, are one camera.
+            names = [self.resolve_topic_name(topic) for topic in settings.camera_topics]
+            check_cameras(names, settings.image_transport)
             self._label_publisher = self._create_publisher(LABELS)
             self._latency_publisher = self._create_publisher(LATENCY)
             self._publishers_of_state = [self._label_publisher, self._latency_publisher]
@@ -303,6 +315,16 @@ class DetectorNode(LifecycleNode):
         self._halt()
         self._release()
 
+    def _on_change_state(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        try:
+            return self._change_state(request, response)
+        except RuntimeError as error:
+            self.get_logger().error(f"stays {self._state}: {error}")
+            response.success = False
+            return response
+
     def _subscribe(self, wanted: bool) -> None:
         if self._receiver:
             self._receiver.close()
@@ -321,6 +343,8 @@ class DetectorNode(LifecycleNode):
             self._queue.close()
             self._worker.join()
             self._queue = self._worker = None
+            for camera in self._cameras:
+                camera.record.begin_anew()
 
     def _release(self) -> None:
         if self._steering:
@@ -334,6 +358,7 @@ class DetectorNode(LifecycleNode):
         self._cameras, self._publishers_of_state = [], []
         self._answers.clear()
         self._engine = self._steering = self._switch = None
+        return_memory()
 
     def _create_publisher(self, endpoint: Endpoint) -> Publisher:
         return self.create_publisher(
@@ -386,8 +411,10 @@ class DetectorNode(LifecycleNode):
         camera.record.last_arrival = arrival
         frame = Frame(message, stamp, arrival, age)
         number = camera.usable_number(info)
+        # Stamps of two that send in turn tell nothing of what is missing.
+        tells = age != "jumped" and not camera.several_publishers
         assert self._queue is not None
-        self._queue.put(index, frame, number, None if age == "jumped" else stamp)
+        self._queue.put(index, frame, number, stamp if tells else None)
 
     def _on_receiver_error(self, error: Exception) -> None:
         if self.context.ok():
@@ -412,11 +439,11 @@ class DetectorNode(LifecycleNode):
             "not known and left out, and they are counted on /diagnostics"
         )
 
-    def _look_at_clock(self) -> None:
-        """Judge stamps by the clock that the parameter asks for, and forget what another told."""
+    def _judge_stamps_by(self, use_sim_time: bool) -> None:
+        """Judge stamps by this clock, and forget what another told."""
         self._forget_latencies()
-        self._simulated = bool(self.get_parameter("use_sim_time").value)
-        self._stamps = StampClock(self._simulated)
+        self._simulated = use_sim_time
+        self._stamps = StampClock(use_sim_time)
 
     def _forget_latencies(self) -> None:
         self._book_answers()
@@ -538,19 +565,25 @@ class DetectorNode(LifecycleNode):
                 latency = self._stamps.age(answer.stamp, answer.at) if self._simulated else None
                 if latency is None:
                     latency = transport + total
-                if not isinstance(latency, str):
+                # Less than before it was published: a simulated clock stepped back in between.
+                if not isinstance(latency, str) and latency >= transport:
                     durations |= {"transport": transport, "stamp_to_publish": latency}
                     total = latency
             record.window.add(answer.at, durations, self._board.slowed)
             record.taken = answer.published - total
+            if transport == "old":
+                record.taken -= MAX_AGE / SECOND
             if self._steering:
                 self._steering.add(total, answer.published, answer.point)
 
     def _is_stale(self, frame: Frame, now: float, limit: float) -> bool:
         """Whether a frame is older than it may be; one whose age cannot be told is not."""
-        if isinstance(frame.transport, str):
-            return frame.transport == "old"
-        return frame.transport + now - frame.arrival > limit
+        age = frame.transport
+        if self._simulated:  # at a pace of its own, and it may have stepped back meanwhile
+            age = self._stamps.age(frame.stamp, self.get_clock().now().nanoseconds)
+        elif not isinstance(age, str):
+            age += now - frame.arrival
+        return age == "old" if isinstance(age, str) else age > limit
 
     # Parameters
 
@@ -572,15 +605,15 @@ class DetectorNode(LifecycleNode):
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         self._settings = self._settings.changed(parameters)
         names = {parameter.name for parameter in parameters}
-        if "use_sim_time" in names:
-            self._look_at_clock()
+        if "use_sim_time" in names:  # not from the node, which on Humble has the old value yet
+            self._judge_stamps_by(next(p.value for p in parameters if p.name == "use_sim_time"))
         if self._engine is None or self._steering is None:
             return
         if names & set(POINT) and not self._choosing:
             self._engine_error = ""
             self._steering.hold()
         if "latency_budget_ms" in names:
-            self._steering.set_budget(self._settings.latency_budget_ms / 1e3, self._engine.point)
+            self._steering.set_budget(self._settings.latency_budget_ms / 1e3, self._settings.point)
         if "score_threshold" in names:
             self._publish_labels()
         self._start_switch()
@@ -594,9 +627,9 @@ class DetectorNode(LifecycleNode):
             )
         finally:
             self._choosing = False
-        if not result.successful and self._steering:
+        if not result.successful and self._steering and self._engine:
             self.get_logger().error(f"cannot change to {point}: {result.reason}")
-            self._steering.exclude(point, monotonic())
+            self._steering.exclude(point, monotonic(), self._engine.point)
 
     def _start_switch(self) -> None:
         """Have the requested operating point built, one at a time, while the old one goes on."""
@@ -632,27 +665,31 @@ class DetectorNode(LifecycleNode):
         if self._switch is None or self._engine is None or self._steering is None:
             return
         self._switch.thread.join()
-        point, error, self._switch = self._switch.point, self._switch.error, None
+        point, by_hand, error = self._switch.point, self._switch.by_hand, self._switch.error
+        self._switch = None
         running = self._engine.point
         if error:
             failure = f"change to {point} failed: {error}"
             self.get_logger().error(f"{failure}; {running} goes on")
-            if self._settings.point == point:
+            self._engine_error = failure
+            asked_for = self._settings.point == point  # and nothing else meanwhile
+            if asked_for:
                 self._choose(running)
-                self._engine_error = failure
-            self._steering.exclude(point, monotonic())
+            self._steering.exclude(point, monotonic(), running)
+            if asked_for and by_hand:
+                self._steering.release(running)
         else:
             self._engine_error = ""
             self.get_logger().info(f"operating point is now {running}")
             self._steering.settle(running, monotonic())
             self._publish_labels()
+        self._report()  # now, as the next change may be to something that works
         self._start_switch()  # where another one was asked for meanwhile
-        self._report()
 
     def _on_measured(self) -> None:
         """Steer, now that the ladder is there."""
         if self._engine and self._steering:
-            self._steering.begin(self._engine.point)
+            self._steering.begin(self._settings.point)
 
     # Reports
 
@@ -727,6 +764,7 @@ class DetectorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal ends it; 1 where it cannot start."""
+    use_one_arena()
     return run_node("detector", DetectorNode, args)
 
 

@@ -72,9 +72,13 @@ class CameraRecord:
         self.last_arrival: float | None = None
         self.subscribed: float | None = None
         self.taken = 0.0
-        self._reports: deque[tuple[float, FrameCounts, Counter[StampFault]]] = deque(
-            [(monotonic(), FrameCounts(), Counter())]
-        )
+        self._reports: deque[tuple[float, FrameCounts, Counter[StampFault]]] = deque()
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Say nothing of what went wrong until now; what waited when a node stops is no fault."""
+        self._reports.clear()
+        self._reports.append((monotonic(), self.ledger.counts, self.stamp_faults.copy()))
 
     def silence(self, now: float) -> float:
         """Seconds without a frame, since the camera is subscribed; 0 while it is not."""

@@ -43,11 +43,12 @@ def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None)
     """
     for number in SIGNALS:
         signal.signal(number, lambda number, _: _signals.append(number))
-    node = None
+    node, begun = None, False
     try:
         # rclpy's own handlers shut ROS down, and where it is, rclpy fails to make things in ways
         # that are not for us to catch. So they wait until the node is made.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        begun = True
         node = make()
         rclpy.get_global_executor()  # of rclpy.spin
         # What is there now stays. To look through it for garbage, as Python does now and then,
@@ -61,7 +62,7 @@ def run_node(name: str, make: Callable[[], Node], args: list[str] | None = None)
         pass
     except Exception as error:
         # A signal shuts ROS down, and what is being used just then fails.
-        if not rclpy.ok():
+        if begun and not rclpy.ok():
             return 0
         if node or not isinstance(error, START_ERRORS):
             raise

@@ -111,6 +111,42 @@ def test_a_bag_that_begins_anew_clears_the_latencies_and_is_said_once(rig, capfd
     assert capfd.readouterr().err.count("the clock jumped by -5.400 s") == 1
 
 
+def test_a_clock_that_steps_back_while_a_frame_is_answered_tells_no_latency(rig, gate, capfd):
+    detector = rig(*SIMULATED)
+    simulation = Simulation(detector)
+    simulation.set(40.0)
+    detector.send(simulation.image(10.0))  # of the next round, and seems to be 30 s old
+    detector.until(lambda: gate.pictures)
+    simulation.set(9.9)
+    detector.until(lambda: "the clock jumped" in capfd.readouterr().err)
+    simulation.set(10.05)
+    gate.open()
+    detector.settle()
+    simulation.set(10.15)
+    detector.answer(simulation.image(10.1))
+    detector.settle()
+    _, values = detector.status(NAME)
+    assert (values["processed"], values["window_frames"]) == ("2", "2")
+    assert milliseconds(values, "transport", "max") == 50
+    assert milliseconds(values, "stamp_to_publish", "max") == 50
+
+
+def test_a_frame_that_waits_grows_older_by_simulated_time(rig, gate):
+    detector = rig(*SIMULATED, "-p", "max_age_ms:=50")
+    simulation = Simulation(detector)
+    simulation.set(100.0)
+    for now, stale in ((100.05, 0), (100.2, 1)):
+        detector.send(simulation.image(now - 0.05))
+        detector.until(lambda: gate.pictures)
+        detector.send(simulation.image(now - 0.02))
+        time.sleep(0.1)  # more than the age limit
+        simulation.set(now + 0.1 * stale)
+        gate.let(2)
+        assert detector.settle().stale == stale
+        gate.shut()
+        gate.pictures.clear()
+
+
 def test_a_simulated_clock_that_leaps_forward_does_not_jump(rig, capfd):
     detector = rig(*SIMULATED)
     simulation = Simulation(detector)

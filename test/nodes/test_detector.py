@@ -406,6 +406,46 @@ def test_a_change_that_fails_leaves_the_old_model_and_takes_the_parameter_back(
     assert (status.level, values["last_error"]) == (DiagnosticStatus.OK, "")
 
 
+def test_a_change_that_fails_is_told_though_another_one_was_asked_for_meanwhile(
+    rig, models, library
+):
+    detector = rig("-p", f"models_folder:={models}")
+    file = models / model_file(library, 0.35)
+    file.write_bytes(file.read_bytes()[:1000])
+    reports = detector.listen(DiagnosticArray, "/diagnostics")
+    # Both before the executor can end the first.
+    node = detector.detector
+    for name, value in (("alpha", 0.35), ("resolution", 224), ("alpha", 0.5)):
+        assert node.set_parameters([Parameter(name, value=value)])[0].successful
+    detector.until(lambda: node._engine.point == OperatingPoint(resolution=224))
+    errors = [
+        pair.value
+        for report in reports
+        for status in report.status
+        for pair in status.values
+        if status.name == "detector: engine" and pair.key == "last_error" and pair.value
+    ]
+    assert len(set(errors)) == 1
+    assert file.name in errors[0]
+    assert detector.status("detector: engine")[1]["last_error"] == ""
+
+
+def test_without_a_callback_after_parameters_are_set_they_take_effect_as_well(rig, monkeypatch):
+    """As on Humble."""
+    monkeypatch.delattr(Node, "add_post_set_parameters_callback")
+    detector = rig()
+    for simulated in (True, False):
+        assert detector.set(use_sim_time=simulated).successful
+        assert detector.detector._simulated is simulated
+    assert detector.set(alpha=0.35, resolution=224).successful
+    wanted = OperatingPoint(alpha=0.35, resolution=224)
+    detector.until(lambda: detector.detector._engine.point == wanted)
+    assert not detector.set(alpha=0.4).successful
+    assert detector.detector.get_parameter("alpha").value == 0.35
+    assert detector.set(score_threshold=1.0).successful
+    assert detector.answer(detector.raw(GREY)).detections == []
+
+
 def test_a_model_without_the_classes_that_are_looked_for_is_not_changed_to(
     rig, models_and_colours, street
 ):
@@ -478,6 +518,15 @@ def test_a_bad_parameter_is_named_and_the_node_does_not_start():
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "alpha must be a number, got 'wide'" in errors
+    assert "Traceback" not in errors
+
+
+def test_arguments_that_ros_cannot_read_are_named_and_the_node_does_not_start(tmp_path):
+    process = start("--params-file", str(tmp_path / "missing.yaml"))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot start: " in errors
+    assert "missing.yaml" in errors
     assert "Traceback" not in errors
 
 

@@ -74,6 +74,14 @@ def test_a_manager_takes_the_node_up_and_down_and_up_again(ask):
     assert state(call) == State.PRIMARY_STATE_FINALIZED
 
 
+def test_a_transition_that_the_state_does_not_allow_is_answered(ask, capfd):
+    _, call = ask(*MANAGED, connected=False)
+    assert not change(call, Transition.TRANSITION_ACTIVATE)
+    assert state(call) == State.PRIMARY_STATE_UNCONFIGURED
+    assert "stays unconfigured: " in capfd.readouterr().err
+    assert change(call, Transition.TRANSITION_CONFIGURE)
+
+
 def test_an_active_node_can_be_shut_down(ask):
     detector, call = ask()
     detector.answer(detector.raw(GREY))
@@ -120,7 +128,7 @@ def test_frames_that_wait_when_the_node_is_deactivated_are_stale_and_the_books_b
 
 def test_enable_unsubscribes_and_subscribes(ask):
     detector, call = ask()
-    detector.answer(detector.raw(GREY))
+    detector.answer(detector.raw(GREY, header=detector.now()))
     response = enable(call, False)
     assert (response.success, response.message) == (True, "disabled")
     detector.until(lambda: not detector.peer.count_subscribers("/image_raw"))
@@ -132,7 +140,7 @@ def test_enable_unsubscribes_and_subscribes(ask):
         assert enable(call, True).message == "enabled"
         detector.until(lambda: detector.peer.count_subscribers("/image_raw") == 1)
     detector.connect()
-    detector.answer(detector.raw(GREY))
+    detector.answer(detector.raw(GREY, header=detector.now()))
     status, _ = detector.status("detector: perception")
     assert status.level == DiagnosticStatus.OK
 
@@ -161,3 +169,31 @@ def test_enable_that_cannot_subscribe_says_why_and_the_node_goes_on(ask):
     assert state(call) == State.PRIMARY_STATE_ACTIVE
     status, _ = detector.status("detector: perception")
     assert "disabled" in status.message
+
+
+def test_frames_that_waited_when_the_node_stopped_are_no_fault(ask, gate):
+    detector, call = ask()
+    for _ in range(2):
+        detector.send(detector.raw(GREY, header=detector.now()))
+        detector.until(lambda: gate.pictures)
+    Timer(0.2, gate.open).start()
+    assert change(call, Transition.TRANSITION_DEACTIVATE)
+    assert detector.counts().stale == 1
+    assert change(call, Transition.TRANSITION_ACTIVATE)
+    detector.connect()
+    detector.answer(detector.raw(GREY, header=detector.now()))
+    status, values = detector.status("detector: /image_raw")
+    assert (status.level, values["stale"]) == (DiagnosticStatus.OK, "1")
+
+
+def test_two_names_of_one_topic_are_refused(ask):
+    detector, call = ask(
+        *(*MANAGED, "-p", "camera_topics:=[/front, front, /rear]"),
+        topics=(),
+        detections=(),
+        connected=False,
+    )
+    assert not change(call, Transition.TRANSITION_CONFIGURE)
+    reason = "camera_topics must differ, got ['/front', '/front', '/rear']"
+    assert str(detector.detector.failure) == reason
+    assert state(call) == State.PRIMARY_STATE_UNCONFIGURED
