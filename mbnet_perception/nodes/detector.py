@@ -230,7 +230,7 @@ class DetectorNode(LifecycleNode):
         self.create_timer(DIAGNOSTICS_PERIOD, self._report, clock=steady)
         self.create_timer(WATCH_PERIOD, self._watch, clock=steady)
         self.create_service(SetBool, ENABLE.name, self._on_enable)
-        # rclpy gives no answer where the state does not allow the transition.
+        # Before Kilted, rclpy gives no answer where the state does not allow the transition.
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
         self.add_on_set_parameters_callback(self._judge_parameters)
@@ -255,6 +255,9 @@ class DetectorNode(LifecycleNode):
         """Load the model, and the ladder of the governor where there is a budget."""
         settings = self._settings
         try:
+            # Two names of one topic, as remapping may make them, are one camera.
+            names = [self.resolve_topic_name(topic) for topic in settings.camera_topics]
+            check_cameras(names, settings.image_transport)
             library = ModelLibrary(Path(settings.models_folder) if settings.models_folder else None)
             self._engine = Engine(library, settings.point, settings.num_threads)
             settings.selection.class_mask(self._engine.classes)  # refuses unknown names
@@ -268,9 +271,6 @@ class DetectorNode(LifecycleNode):
             self._steering.set_budget(settings.latency_budget_ms / 1e3, settings.point)
             # Measured while no frame wants the processor.
             self._steering.wait()
-            # Two names of one topic, as remapping may make them, are one camera.
-            names = [self.resolve_topic_name(topic) for topic in settings.camera_topics]
-            check_cameras(names, settings.image_transport)
             self._label_publisher = self._create_publisher(LABELS)
             self._latency_publisher = self._create_publisher(LATENCY)
             self._publishers_of_state = [self._label_publisher, self._latency_publisher]
