@@ -41,6 +41,7 @@ from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 
+from mbnet_perception.core.allocator import keep_memory
 from mbnet_perception.core.architecture import make_detector
 from mbnet_perception.evaluation.sources import Source
 from mbnet_perception.evaluation.synthetic import write_pictures
@@ -49,7 +50,7 @@ from mbnet_perception.training.loss import Targets
 from mbnet_perception.training.model import SSDLite
 from mbnet_perception.training.processes import join_processes
 from mbnet_perception.training.recipe import Recipe
-from mbnet_perception.training.train import Run, keep_memory, read_data
+from mbnet_perception.training.train import Run, read_data
 
 SIZE = 320  # what torchvision's is made for, both sides
 BFLOAT16 = ", bfloat16"

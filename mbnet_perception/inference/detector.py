@@ -167,8 +167,9 @@ class Detector:
         prepared = time.perf_counter()
         boxes, scores = self._run(session, pixels)
         ended = time.perf_counter()
-        others = [kind for kind in self._seen if kind != size]
-        self._seen = (*others, size)[-MAX_SESSIONS:]
+        if self._seen[-1:] != (size,):
+            others = [kind for kind in self._seen if kind != size]
+            self._seen = (*others, size)[-MAX_SESSIONS:]
         return Output(boxes[0], scores[0], size, prepared - started, ended - prepared)
 
     def select(self, output: Output, selection: Selection) -> Detections:

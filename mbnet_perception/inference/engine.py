@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import threading
 from collections.abc import Callable
 
+from mbnet_perception.core.allocator import return_memory
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
-
-M_ARENA_MAX = -8  # of glibc's malloc.h
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
 # board is short of time, and building takes a core for as long as several pictures. Each costs
@@ -123,24 +121,3 @@ def load_detector(
     entry = library.find(point)
     origin = str(library.folder / entry.file)
     return Detector(model or library.read(entry), point.resolution, num_threads, origin, camera)
-
-
-def use_one_arena() -> None:
-    """Have all threads allocate from the same memory, where the C library is glibc.
-
-    Else each has an arena of its own, and sessions that one thread builds and another one takes
-    down leave pieces in all of them. To be called before there are threads.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option:
-        set_option(M_ARENA_MAX, 1)
-
-
-def return_memory() -> None:
-    """Give memory that nobody uses back to the system, where the C library is glibc.
-
-    It keeps what sessions had for later ones, which do not fit into the pieces.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim:
-        trim(0)

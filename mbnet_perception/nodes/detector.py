@@ -27,13 +27,14 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from std_srvs.srv import SetBool
 
+from mbnet_perception.core.allocator import return_memory, use_one_arena
 from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.images import ImageFormatError, Picture
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import MAX_AGE, SECOND, StampClock, StampFault
 from mbnet_perception.inference.detector import Detector, Output
-from mbnet_perception.inference.engine import Engine, return_memory, use_one_arena
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.answerer import Answerer
@@ -268,7 +269,7 @@ class DetectorNode(LifecycleNode):
                 Path(settings.ladder_file) if settings.ladder_file else None,
                 self._measured.trigger,
             )
-            self._steering.set_budget(settings.latency_budget_ms / 1e3, settings.point)
+            self._steering.set_budget(settings.latency_budget_ms / 1e3, settings.point, monotonic())
             # Measured while no frame wants the processor.
             self._steering.wait()
             self._label_publisher = self._create_publisher(LABELS)
@@ -605,15 +606,17 @@ class DetectorNode(LifecycleNode):
     def _apply_parameters(self, parameters: list[Parameter]) -> None:
         self._settings = self._settings.changed(parameters)
         names = {parameter.name for parameter in parameters}
-        if "use_sim_time" in names:  # not from the node, which on Humble has the old value yet
-            self._judge_stamps_by(next(p.value for p in parameters if p.name == "use_sim_time"))
+        for parameter in parameters:
+            if parameter.name == "use_sim_time":  # on Humble the node has the old value yet
+                self._judge_stamps_by(parameter.value)
         if self._engine is None or self._steering is None:
             return
         if names & set(POINT) and not self._choosing:
             self._engine_error = ""
             self._steering.hold()
         if "latency_budget_ms" in names:
-            self._steering.set_budget(self._settings.latency_budget_ms / 1e3, self._settings.point)
+            budget = self._settings.latency_budget_ms / 1e3
+            self._steering.set_budget(budget, self._settings.point, monotonic())
         if "score_threshold" in names:
             self._publish_labels()
         self._start_switch()
@@ -677,7 +680,7 @@ class DetectorNode(LifecycleNode):
                 self._choose(running)
             self._steering.exclude(point, monotonic(), running)
             if asked_for and by_hand:
-                self._steering.release(running)
+                self._steering.release(running, monotonic())
         else:
             self._engine_error = ""
             self.get_logger().info(f"operating point is now {running}")
@@ -689,7 +692,7 @@ class DetectorNode(LifecycleNode):
     def _on_measured(self) -> None:
         """Steer, now that the ladder is there."""
         if self._engine and self._steering:
-            self._steering.begin(self._settings.point)
+            self._steering.begin(self._settings.point, monotonic())
 
     # Reports
 

@@ -6,7 +6,6 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
-from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticStatus
 
@@ -61,7 +60,7 @@ class Steering:
         self._budget = 0.0
         self._by_hand = self._by_hand_before = False
 
-    def set_budget(self, seconds: float, point: OperatingPoint) -> None:
+    def set_budget(self, seconds: float, point: OperatingPoint, now: float) -> None:
         """Begin to steer from an operating point, measuring the ladder first where it is missing.
 
         A budget takes the choice back from the user's hand, and gives what failed another chance.
@@ -69,12 +68,13 @@ class Steering:
         Args:
             seconds: The budget; 0 ends the steering.
             point: What is asked for; a change to it may still be under way.
+            now: Monotonic seconds.
         """
         self._budget, self._by_hand, self._governor, self._error = seconds, False, None, ""
         self._unusable.clear()
         if seconds > 0:
             if self._ladder:
-                self.begin(point)
+                self.begin(point, now)
             elif self._thread is None or not self._thread.is_alive():
                 self._thread = Thread(
                     target=self._measure, args=(point,), name="ladder", daemon=True
@@ -86,19 +86,32 @@ class Steering:
         if self._thread:
             self._thread.join()
 
-    def begin(self, point: OperatingPoint) -> None:
+    def begin(self, point: OperatingPoint, now: float) -> None:
         """Steer from what is asked for, if that is still wanted and there is a ladder."""
-        self._begin(point, monotonic())
+        if self._budget <= 0 or self._by_hand or not self._ladder:
+            return
+        self._rungs = [rung for rung in self._ladder if rung.point not in self._unusable]
+        if not self._rungs:
+            self._governor = None
+            self._error = (
+                f"expected a ladder of operating points that work, but the change to each of its "
+                f"{len(self._ladder)} failed, as the log tells; mend models_folder or ladder_file, "
+                "then set latency_budget_ms again"
+            )
+            return
+        seconds, start = [rung.seconds for rung in self._rungs], self._rung(point)
+        self._governor = Governor(seconds, self._budget, start)
+        self._governor.settle(start, now)  # frames from before tell nothing
 
     def hold(self) -> None:
         """Leave the operating point to the user, who has just set it."""
         self._by_hand_before, self._by_hand, self._governor = self._by_hand, True, None
 
-    def release(self, running: OperatingPoint) -> None:
+    def release(self, running: OperatingPoint, now: float) -> None:
         """Take back the newest :meth:`hold`, as the change that it was for failed."""
         if self._by_hand and not self._by_hand_before:
             self._by_hand = False
-            self.begin(running)
+            self.begin(running, now)
 
     def add(self, seconds: float, now: float, point: OperatingPoint) -> None:
         """Take in what an answered frame took, stamp to publish, on this operating point."""
@@ -137,7 +150,7 @@ class Steering:
             self._stepping = None
         self._unusable.add(point)
         if self._governor:
-            self._begin(running, now)
+            self.begin(running, now)
 
     def stop(self) -> None:
         """End the measuring, if it goes on."""
@@ -173,22 +186,6 @@ class Steering:
         for i, rung in enumerate(self._ladder):
             values[f"rung_{i}"] = f"{rung.point}: {1e3 * rung.seconds:.1f} ms"
         return make_status(level, f"{node_name}: governor", message, values)
-
-    def _begin(self, point: OperatingPoint, now: float) -> None:
-        if self._budget <= 0 or self._by_hand or not self._ladder:
-            return
-        self._rungs = [rung for rung in self._ladder if rung.point not in self._unusable]
-        if not self._rungs:
-            self._governor = None
-            self._error = (
-                f"expected a ladder of operating points that work, but the change to each of its "
-                f"{len(self._ladder)} failed, as the log tells; mend models_folder or ladder_file, "
-                "then set latency_budget_ms again"
-            )
-            return
-        seconds, start = [rung.seconds for rung in self._rungs], self._rung(point)
-        self._governor = Governor(seconds, self._budget, start)
-        self._governor.settle(start, now)  # frames from before tell nothing
 
     def _note(self, rung: int, reason: str) -> OperatingPoint:
         point = self._stepping = self._rungs[rung].point

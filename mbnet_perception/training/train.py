@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import json
 import math
 import shutil
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mbnet_perception.core.allocator import keep_memory
 from mbnet_perception.core.anchors import make_anchors
 from mbnet_perception.core.detections import Detections, select_detections
 from mbnet_perception.core.images import Picture
@@ -51,7 +51,6 @@ LAST = "last.pt"
 BEST = "best.pt"
 SAVE_SECONDS = 600.0  # at most so much of an epoch is lost
 SKIPPED_SHOWN = 10
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 WRITE_STEPS = 20  # from one point of TensorBoard's curves to the next
 
 
@@ -108,18 +107,6 @@ def train(recipe: Recipe, folder: Path, resume: bool = False) -> Result | None:
                 log.write(json.dumps(line) + "\n")
             process.say(str(line))
         return (result or run.measure()) if process.first else None
-
-
-def keep_memory() -> None:
-    """Have the C library keep what a step gives back for the next one, where it is glibc.
-
-    Otherwise the maps of each step are new pages, which the kernel clears one by one; see
-    benchmarks/training_step.py.
-    """
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
-    if set_option:
-        set_option(M_MMAP_MAX, 0)
-        set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def read_data(recipe: Recipe, say: Callable[[str], None]) -> tuple[TrainingData, Dataset]:

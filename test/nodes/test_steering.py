@@ -181,7 +181,7 @@ def ten_slow_frames(steers, now, of, running):
 
 
 def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(steers):
-    steers.set_budget(0.1, SLOWEST)
+    steers.set_budget(0.1, SLOWEST, time.monotonic())
     now = time.monotonic() + 1
     assert ten_slow_frames(steers, now, SLOWEST, SLOWEST) == SLOW
     steers.settle(SLOW, now + 1)
@@ -191,13 +191,13 @@ def test_frames_of_the_operating_point_before_are_not_held_against_the_new_one(s
 
 def test_frames_from_before_it_steers_are_not_held_against_the_operating_point(steers):
     now = time.monotonic()
-    steers.set_budget(0.1, SLOWEST)
+    steers.set_budget(0.1, SLOWEST, time.monotonic())
     assert ten_slow_frames(steers, now - 1, SLOWEST, SLOWEST) is None
 
 
 def test_what_is_beside_the_ladder_makes_way_for_the_fastest_whatever_ran_before(steers):
     now = time.monotonic() + 1
-    steers.set_budget(0.1, BESIDE)
+    steers.set_budget(0.1, BESIDE, time.monotonic())
     steers.settle(SLOW, now)  # a change that was under way
     steers.settle(BESIDE, now + 1)
     assert steers.decide(now + 2, "", BESIDE) == FASTEST
@@ -206,7 +206,7 @@ def test_what_is_beside_the_ladder_makes_way_for_the_fastest_whatever_ran_before
 
 def test_a_step_that_failed_is_told_and_not_taken_again(steers):
     now = time.monotonic() + 1
-    steers.set_budget(0.1, SLOWEST)
+    steers.set_budget(0.1, SLOWEST, time.monotonic())
     assert ten_slow_frames(steers, now, SLOWEST, SLOWEST) == SLOW
     steers.exclude(SLOW, now + 2, SLOWEST)
     assert steers.last_step.endswith("over the budget of 100 ms; this change failed")
@@ -217,7 +217,7 @@ def test_a_step_that_failed_is_told_and_not_taken_again(steers):
     steers.settle(FASTEST, now + 6)
     steers.exclude(FASTEST, now + 7, SLOWEST)
     assert "failed" not in steers.last_step, "that was no step of the governor's"
-    steers.set_budget(0.1, SLOWEST)
+    steers.set_budget(0.1, SLOWEST, time.monotonic())
     assert ten_slow_frames(steers, now + 8, SLOWEST, SLOWEST) == SLOW, "another chance"
 
 

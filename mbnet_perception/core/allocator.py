@@ -1,0 +1,43 @@
+"""How the C library keeps memory, where it is glibc; with another one nothing is done."""
+
+from __future__ import annotations
+
+import ctypes
+
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of its malloc.h
+
+
+def keep_memory() -> None:
+    """Have what is given back kept for later, as by a step of training for the next one.
+
+    Otherwise the maps of each step are new pages, which the kernel clears one by one; see
+    benchmarks/training_step.py.
+    """
+    _set_option(M_MMAP_MAX, 0)
+    _set_option(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def use_one_arena() -> None:
+    """Have all threads allocate from the same memory.
+
+    Else each has an arena of its own, and sessions that one thread builds and another one takes
+    down leave pieces in all of them. To be called before there are threads.
+    """
+    _set_option(M_ARENA_MAX, 1)
+
+
+def return_memory() -> None:
+    """Give memory that nobody uses back to the system.
+
+    It is kept for later otherwise, and what a session had has pieces that the next one does not
+    fit into.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
+
+
+def _set_option(option: int, value: int) -> None:
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option:
+        set_option(option, value)
