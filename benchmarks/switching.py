@@ -4,7 +4,7 @@ Without ROS. Goes round one resolution more than an engine holds, so that it bui
 then to and fro between the last two, which it keeps. Prints the largest gap between two pictures at
 a change by the usual gap, that of the slower of the two operating points.
 
-    python benchmarks/switching.py [--models FOLDER] [--alpha 0.5] [--switches 12] [--wide]
+    python benchmarks/switching.py [--models FOLDER] [--alpha 0.5] [--switches 12] [--wide] [--trim]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from itertools import cycle, islice, pairwise
 from pathlib import Path
 from threading import Event, Thread
 
+from mbnet_perception.core.allocator import return_memory
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.benchmark import drive_pictures
@@ -36,6 +37,7 @@ def main() -> None:
     )
     parser.add_argument("--switches", type=int, default=12, help="of each kind (%(default)s)")
     parser.add_argument("--wide", action="store_true", help="pictures of 16:9 instead of 4:3")
+    parser.add_argument("--trim", action="store_true", help="give memory back after each change")
     args = parser.parse_args()
     library, point = ModelLibrary(args.models), OperatingPoint(alpha=args.alpha)
     sizes = sorted(library.find(point).resolutions)[-KEPT - 2 :]
@@ -62,6 +64,8 @@ def main() -> None:
     for to in route[1:]:
         begun = time.monotonic()
         engine.switch(to)
+        if args.trim:
+            return_memory()
         spans.append((begun, time.monotonic()))
         time.sleep(REST)
     stop.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of its malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of its malloc.h
 
 
 def keep_memory() -> None:
@@ -17,20 +17,11 @@ def keep_memory() -> None:
     _set_option(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def use_one_arena() -> None:
-    """Have all threads allocate from the same memory.
-
-    Else each has an arena of its own, and sessions that one thread builds and another one takes
-    down leave pieces in all of them. To be called before there are threads.
-    """
-    _set_option(M_ARENA_MAX, 1)
-
-
 def return_memory() -> None:
     """Give memory that nobody uses back to the system.
 
-    It is kept for later otherwise, and what a session had has pieces that the next one does not
-    fit into.
+    It is kept for later otherwise. Meanwhile other threads wait for memory that they want, for
+    milliseconds.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

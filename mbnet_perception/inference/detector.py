@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import cv2
@@ -244,6 +245,7 @@ def make_session(
     options.inter_op_num_threads = 1
     # Threads that spin between frames would take the cores that the rest of the car needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    _share_memory(options)
     options.add_free_dimension_override_by_name("height", input_hw[0])
     options.add_free_dimension_override_by_name("width", input_hw[1])
     options.log_severity_level = 3  # errors reach us as exceptions
@@ -252,6 +254,25 @@ def make_session(
             return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise ModelError(f"{origin}: ONNX Runtime cannot load it: {error}") from error
+
+
+def _share_memory(options: ort.SessionOptions) -> None:
+    """Have a session take its memory from where all do, and where the next finds what it left.
+
+    Each has an allocator of its own otherwise, and what that gives back to the C library is in
+    pieces that the next one does not fit into. To return those to the system takes locks for which
+    a session that runs has to wait (figures in docs/decisions.md).
+    """
+    _register_allocator()
+    options.add_session_config_entry("session.use_env_allocators", "1")
+
+
+@cache  # once for the process; ONNX Runtime's older releases raise at a second one
+def _register_allocator() -> None:
+    memory = ort.OrtMemoryInfo(
+        "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
+    )
+    ort.create_and_register_allocator(memory, None)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from mbnet_perception.core.allocator import return_memory
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
@@ -21,6 +20,7 @@ class Engine:
     """Runs one operating point, and changes to another between two pictures.
 
     One thread takes :attr:`detector` for each picture; :meth:`switch` may run on another meanwhile.
+    That should be the same one each time: what a thread gives back, the C library keeps for it.
 
     Args:
         library: Where models come from.
@@ -87,8 +87,6 @@ class Engine:
                 # The thread that detects does not need it while the network runs.
                 new.wait_for_run(LONGEST_WAIT)
                 del gone
-                new.wait_for_run(LONGEST_WAIT)
-                return_memory()
 
     def _build(self, point: OperatingPoint) -> Detector:
         """Make a detector, out of the file's content where one of those at hand has it."""

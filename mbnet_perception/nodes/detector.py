@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
@@ -27,7 +28,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from std_srvs.srv import SetBool
 
-from mbnet_perception.core.allocator import return_memory, use_one_arena
+from mbnet_perception.core.allocator import return_memory
 from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.images import ImageFormatError, Picture
@@ -150,14 +151,12 @@ class Switch:
     Attributes:
         point: What is being built.
         by_hand: Whether the user wants it, not the governor.
-        thread: Where it is built.
-        error: Why it failed; empty if it did not.
+        end: When it comes; holds why the change failed, if it did.
     """
 
     point: OperatingPoint
     by_hand: bool
-    thread: Thread
-    error: str = ""
+    end: Future[None]
 
 
 def _transition(
@@ -207,6 +206,8 @@ class DetectorNode(LifecycleNode):
         self._engine: Engine | None = None
         self._steering: Steering | None = None
         self._switch: Switch | None = None
+        # One thread for all changes: what a thread gives back, the C library keeps for it.
+        self._builder = ThreadPoolExecutor(1, "engine switch")
         self._cameras: list[Camera] = []
         self._receiver: Receiver | None = None
         self._queue: FrameQueue[Frame] | None = None
@@ -247,6 +248,7 @@ class DetectorNode(LifecycleNode):
         """End the threads, then the node."""
         self._halt()
         self._release()
+        self._builder.shutdown()
         super().destroy_node()
 
     # The life cycle
@@ -351,7 +353,7 @@ class DetectorNode(LifecycleNode):
         if self._steering:
             self._steering.stop()
         if self._switch:
-            self._switch.thread.join()
+            wait([self._switch.end])
         for camera in self._cameras:
             camera.close()
         for publisher in self._publishers_of_state:
@@ -638,28 +640,24 @@ class DetectorNode(LifecycleNode):
         """Have the requested operating point built, one at a time, while the old one goes on."""
         point = self._settings.point
         if self._engine and self._switch is None and point != self._engine.point:
-            thread = Thread(target=self._run_switch, args=(self._engine,), name="engine switch")
-            thread.daemon = True
-            self._switch = Switch(point, not self._choosing, thread)
-            thread.start()
+            by_hand = not self._choosing
+            end = self._builder.submit(self._run_switch, self._engine, point, by_hand)
+            self._switch = Switch(point, by_hand, end)
+            end.add_done_callback(self._announce_switch)
 
-    def _run_switch(self, engine: Engine) -> None:
-        switch = self._switch
-        assert switch is not None
-
+    def _run_switch(self, engine: Engine, point: OperatingPoint, by_hand: bool) -> None:
         def judge(classes: tuple[str, ...]) -> None:
             # Else each frame would fail; and what is looked for is not the governor's choice.
             self._settings.selection.class_mask(classes)
-            if not switch.by_hand and classes != engine.classes:
+            if not by_hand and classes != engine.classes:
                 raise ModelError(
                     f"expected a model of the classes {list(engine.classes)}, as the one that "
                     f"runs, got {list(classes)}; leave it out of the ladder"
                 )
 
-        try:
-            engine.switch(switch.point, judge)
-        except Exception as error:
-            switch.error = f"{type(error).__name__}: {error}"
+        engine.switch(point, judge)
+
+    def _announce_switch(self, _: Future[None]) -> None:
         if self.context.ok():
             self._switched.trigger()
 
@@ -667,12 +665,12 @@ class DetectorNode(LifecycleNode):
         """End a change of the operating point, on the executor's thread like all of parameters."""
         if self._switch is None or self._engine is None or self._steering is None:
             return
-        self._switch.thread.join()
-        point, by_hand, error = self._switch.point, self._switch.by_hand, self._switch.error
+        point, by_hand = self._switch.point, self._switch.by_hand
+        error = self._switch.end.exception()
         self._switch = None
         running = self._engine.point
         if error:
-            failure = f"change to {point} failed: {error}"
+            failure = f"change to {point} failed: {type(error).__name__}: {error}"
             self.get_logger().error(f"{failure}; {running} goes on")
             self._engine_error = failure
             asked_for = self._settings.point == point  # and nothing else meanwhile
@@ -767,7 +765,6 @@ class DetectorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal ends it; 1 where it cannot start."""
-    use_one_arena()
     return run_node("detector", DetectorNode, args)
 
 

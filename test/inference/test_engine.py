@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from threading import Condition, Event, Thread
 from time import sleep
 from weakref import WeakSet, ref
@@ -378,3 +381,34 @@ def test_switching_is_seamless_for_a_thread_that_detects(library):
         worker.join()
     assert not errors
     assert all(one in (SMALL_ANSWER, LARGE_ANSWER) for one in answers)
+
+
+GOING_ROUND = """
+import sys
+from pathlib import Path
+from mbnet_perception.inference import detector, engine
+from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+
+engine.LONGEST_WAIT = 0.001
+if sys.argv[1] == "apart":
+    detector._share_memory = lambda options: None
+library = ModelLibrary()
+points = [OperatingPoint(e.backbone, e.alpha, r) for e in library.entries for r in e.resolutions]
+running = engine.Engine(library, points[-1], num_threads=1)
+for point in 3 * points:
+    running.switch(point)
+print(Path("/proc/self/statm").read_text().split()[1])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_sessions_that_share_memory_take_less_of_it():
+    shared, apart = (
+        int(
+            subprocess.run(
+                [sys.executable, "-c", GOING_ROUND, how], check=True, capture_output=True
+            ).stdout
+        )
+        for how in ("shared", "apart")
+    )
+    assert shared < 0.9 * apart

@@ -1,5 +1,5 @@
 import shutil
-from threading import Timer
+from threading import Timer, current_thread
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from std_srvs.srv import SetBool
 
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -72,6 +73,33 @@ def test_a_manager_takes_the_node_up_and_down_and_up_again(ask):
         detector.until(lambda: not detector.peer.count_publishers("/detector/detections"))
     assert change(call, Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
     assert state(call) == State.PRIMARY_STATE_FINALIZED
+
+
+def test_all_changes_are_made_by_one_thread_through_the_whole_life(ask, monkeypatch):
+    """As what a thread gives back, the C library keeps for it."""
+    detector, call = ask()
+    threads, switch = [], Engine.switch
+
+    def record(engine, *args):
+        threads.append(current_thread())
+        switch(engine, *args)
+
+    monkeypatch.setattr(Engine, "switch", record)
+    for alpha, resolution in ((0.35, 320), (0.5, 224)):
+        assert detector.set(alpha=alpha, resolution=resolution).successful
+        wanted = OperatingPoint(alpha=alpha, resolution=resolution)
+        detector.until(lambda wanted=wanted: detector.detector._engine.point == wanted)
+        detector.until(lambda: detector.detector._switch is None)
+        for transition in (
+            Transition.TRANSITION_DEACTIVATE,
+            Transition.TRANSITION_CLEANUP,
+            Transition.TRANSITION_CONFIGURE,
+            Transition.TRANSITION_ACTIVATE,
+        ):
+            assert change(call, transition)
+    assert len(threads) == 2
+    assert len({*threads}) == 1
+    assert current_thread() not in threads
 
 
 def test_a_transition_that_the_state_does_not_allow_is_answered(ask, capfd):
