@@ -20,8 +20,7 @@ def keep_memory() -> None:
 def return_memory() -> None:
     """Give memory that nobody uses back to the system.
 
-    It is kept for later otherwise. Meanwhile other threads wait for memory that they want, for
-    milliseconds.
+    It is kept for later otherwise. Other threads that want memory meanwhile wait, for milliseconds.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:

@@ -21,7 +21,7 @@ from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.format import ModelError, metadata_from
 
 # Shapes of cameras that one detector serves by turns without building a session again: more than a
-# car has. Only what came costs memory, some 10 MB for each, with alpha 1.0 some 30 MB; the limit is
+# car has. Only what came costs memory, some 10 MB for each, with alpha 1.0 some 25 MB; the limit is
 # for a camera whose shape changes all the time.
 MAX_SESSIONS = 16
 
