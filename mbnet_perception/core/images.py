@@ -120,9 +120,11 @@ class _Encoding(NamedTuple):
     bytes_per_pixel: int
     order: Order
     from_yuv: int | None = None
+    planes: bool = False  # of brightness and, half as high, of colours
 
 
 # Names from sensor_msgs/image_encodings.hpp. YUV 4:2:2 is there under two names for each order.
+# cv_bridge does not know nv12 and nv21 (vision_opencv pull request 544), which libcamera offers.
 _ENCODINGS = {
     "bgr8": _Encoding(3, "bgr"),
     "8UC3": _Encoding(3, "bgr"),
@@ -135,6 +137,8 @@ _ENCODINGS = {
     "yuv422": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_UYVY),
     "yuyv": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_YUY2),
     "yuv422_yuy2": _Encoding(2, "rgb", cv2.COLOR_YUV2RGB_YUY2),
+    "nv12": _Encoding(1, "rgb", cv2.COLOR_YUV2RGB_NV12, planes=True),
+    "nv21": _Encoding(1, "rgb", cv2.COLOR_YUV2RGB_NV21, planes=True),
 }
 ENCODINGS = tuple(_ENCODINGS)
 """What :func:`picture_from_raw` reads."""
@@ -146,14 +150,15 @@ def picture_from_raw(data: Bytes, height: int, width: int, encoding: str, step: 
     All encodings read here have one byte per value, so that the byte order does not matter.
 
     Args:
-        data: step * height bytes, row after row.
-        height: Rows.
+        data: step * height bytes, row after row; of nv12 and nv21 half as many rows follow, with
+            the colours of two by two pixels (ros2/common_interfaces pull request 264).
+        height: Rows of pixels.
         width: Pixels in a row.
         encoding: Name from sensor_msgs/image_encodings.hpp, one of ENCODINGS.
         step: Bytes from one row to the next; more than a row's pixels need is padding.
 
     Returns:
-        A view of the data; YUV 4:2:2 alone is converted.
+        A view of the data; YUV alone is converted.
 
     Raises:
         ImageFormatError: If the encoding is not read here, or the numbers do not fit together.
@@ -162,27 +167,35 @@ def picture_from_raw(data: Bytes, height: int, width: int, encoding: str, step: 
         raise ImageFormatError(
             f"encoding {encoding!r} is not supported; supported: {', '.join(ENCODINGS)}"
         )
-    bytes_per_pixel, order, from_yuv = _ENCODINGS[encoding]
-    rows = rows_of(data, height, width, encoding, step, bytes_per_pixel)
+    bytes_per_pixel, order, from_yuv, planes = _ENCODINGS[encoding]
+    if (from_yuv is not None and width % 2) or (planes and height % 2):
+        raise ImageFormatError(
+            f"{encoding} image must have an even width{' and height' if planes else ''}, as pixels "
+            f"share their colour; got width {width}, height {height}"
+        )
+    colour_rows = height // 2 if planes else 0
+    rows = rows_of(data, height, width, encoding, step, bytes_per_pixel, colour_rows)
     if from_yuv is not None:
-        if width % 2:
-            raise ImageFormatError(
-                f"{encoding} image must have an even width, as two pixels share their colour; "
-                f"got {width}"
-            )
-        pixels = np.asarray(cv2.cvtColor(rows.reshape(height, width, 2), from_yuv), np.uint8)
+        yuv = rows if planes else rows.reshape(height, width, 2)
+        pixels = np.asarray(cv2.cvtColor(yuv, from_yuv), np.uint8)
     else:
         pixels = rows if order == "grey" else rows.reshape(height, width, bytes_per_pixel)
     return Picture(pixels, order, height, width)
 
 
 def rows_of(
-    data: Bytes, height: int, width: int, encoding: str, step: int, bytes_per_pixel: int
+    data: Bytes,
+    height: int,
+    width: int,
+    encoding: str,
+    step: int,
+    bytes_per_pixel: int,
+    colour_rows: int = 0,
 ) -> NDArray[np.uint8]:
     """The bytes of each row of a sensor_msgs/Image, without the padding behind them.
 
     Returns:
-        (height, width * bytes_per_pixel) uint8, a view of the data.
+        (height + colour_rows, width * bytes_per_pixel) uint8, a view of the data.
 
     Raises:
         ImageFormatError: If the numbers do not fit together, or there is no pixel, or there are
@@ -202,13 +215,13 @@ def rows_of(
         raise ImageFormatError(
             f"{encoding} image of width {width} needs a step of at least {row} bytes, got {step}"
         )
-    length = memoryview(data).nbytes
-    if length != step * height:
+    length, expected = memoryview(data).nbytes, step * (height + colour_rows)
+    if length != expected:
         raise ImageFormatError(
-            f"{encoding} image must have step {step} x height {height} = {step * height} bytes "
-            f"of data, got {length}"
+            f"{encoding} image must have step {step} x height {height}"
+            f"{' x 3/2' if colour_rows else ''} = {expected} bytes of data, got {length}"
         )
-    return np.frombuffer(data, np.uint8).reshape(height, step)[:, :row]
+    return np.frombuffer(data, np.uint8).reshape(height + colour_rows, step)[:, :row]
 
 
 def picture_from_compressed(data: Bytes, format: str = "", long_side: int = 0) -> Picture:

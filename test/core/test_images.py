@@ -100,12 +100,33 @@ def test_yuv422_follows_bt601(encoding, order):
     assert expected[0, 0].argmax() == 2  # the first pixel is red
 
 
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_yuv420_follows_bt601(encoding):
+    """Two by two pixels share a colour: here a red and a blue block, each brighter above."""
+    above, below = [81, 81, 41, 70], [50, 50, 30, 30]
+    (u, v), (other_u, other_v) = colours = [(90, 240), (240, 110)]
+    order = 1 if encoding == "nv12" else -1
+    data = bytes([*above, *below, *(value for pair in colours for value in pair[::order])])
+    expected = [
+        [*yuv_pair_to_bgr(a, u, b, v), *yuv_pair_to_bgr(c, other_u, d, other_v)]
+        for a, b, c, d in (above, below)
+    ]
+    bgr = picture_from_raw(data, 2, 4, encoding, 4).bgr()
+    assert bgr.shape == (2, 4, 3)
+    np.testing.assert_allclose(bgr, expected, atol=2)
+    assert bgr[0, 0].argmax() == 2  # red
+    assert bgr[1, 3].argmax() == 0  # blue
+
+
 @pytest.mark.parametrize(
-    ("encoding", "row"),
-    [("bgr8", 6), ("rgb8", 6), ("rgba8", 8), ("mono8", 2), ("uyvy", 4), ("yuyv", 4)],
+    ("encoding", "row", "count"),
+    [
+        *[("bgr8", 6, 2), ("rgb8", 6, 2), ("rgba8", 8, 2), ("mono8", 2, 2), ("uyvy", 4, 2)],
+        *[("yuyv", 4, 2), ("nv12", 2, 3), ("nv21", 2, 3)],
+    ],
 )
-def test_padding_after_each_row_is_skipped(encoding, row):
-    rows = np.random.default_rng(0).integers(0, 256, (2, row), np.uint8)
+def test_padding_after_each_row_is_skipped(encoding, row, count):
+    rows = np.random.default_rng(0).integers(0, 256, (count, row), np.uint8)
     padded = np.pad(rows, ((0, 0), (0, 3)), constant_values=99)
     np.testing.assert_array_equal(
         picture_from_raw(padded.tobytes(), 2, 2, encoding, row + 3).bgr(),
@@ -178,7 +199,19 @@ def test_what_is_no_picture_is_refused(pixels, message):
             id="huge size",
         ),
         pytest.param(
-            (bytes(12), 2, 3, "yuyv", 6), "yuyv image must have an even width.*got 3", id="odd yuv"
+            (bytes(12), 2, 3, "yuyv", 6),
+            "yuyv image must have an even width, .*got width 3",
+            id="odd yuv",
+        ),
+        pytest.param(
+            (bytes(10), 3, 2, "nv12", 2),
+            "nv12 image must have an even width and height.*height 3",
+            id="odd rows",
+        ),
+        pytest.param(
+            (bytes(8), 2, 4, "nv12", 4),
+            "step 4 x height 2 x 3/2 = 12 bytes of data, got 8",
+            id="no colours",
         ),
     ],
 )
@@ -384,13 +417,15 @@ def test_other_formats_are_named():
 
 def test_random_raw_images_are_pictures_or_refused():
     rng = np.random.default_rng(7)
-    encodings = [*RAW, "mono8", "8UC1", "uyvy", "yuv422", "yuyv", "yuv422_yuy2", "bayer_rggb8", ""]
+    encodings = [*RAW, "mono8", "8UC1", "uyvy", "yuv422", "yuyv", "yuv422_yuy2"]
+    encodings += ["nv12", "nv21", "bayer_rggb8", ""]
     outcomes = []
     for _ in range(3000):
         encoding = encodings[rng.integers(len(encodings))]
         height, width = rng.integers(0, 9, 2).tolist()
         step = int(rng.choice([width, 2 * width, 3 * width, 4 * width, 40, 2**32 - 1]))
-        length = int(rng.choice([min(step, 40) * height, rng.integers(400)]))
+        rows = height * 3 // 2 if encoding.startswith("nv") else height
+        length = int(rng.choice([min(step, 40) * rows, rng.integers(400)]))
         try:
             picture = picture_from_raw(rng.bytes(length), height, width, encoding, step)
         except ImageFormatError:

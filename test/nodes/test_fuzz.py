@@ -42,8 +42,8 @@ START = OperatingPoint(alpha=0.5, resolution=64)
 WHITE = np.full((120, 160, 3), 255, np.uint8)
 
 BYTES = dict.fromkeys(ENCODINGS, 2) | {"bgr8": 3, "8UC3": 3, "rgb8": 3, "bgra8": 4, "rgba8": 4}
-BYTES |= {"mono8": 1, "8UC1": 1}
-OTHER_ENCODINGS = ("", "rgb16", "mono16", "bayer_rggb8", "nv21", "16UC1", "32FC1", "BGR8", "8UC")
+BYTES |= dict.fromkeys(("mono8", "8UC1", "nv12", "nv21"), 1)
+OTHER_ENCODINGS = ("", "rgb16", "mono16", "bayer_rggb8", "nv24", "16UC1", "32FC1", "BGR8", "8UC")
 LONG_TEXT = "\N{SNOWMAN}" * 10_000
 
 
@@ -160,12 +160,14 @@ class Images:
     def _raw(self):
         encoding = self.random.choice(ENCODINGS)
         height, width = self._size()
-        pair = BYTES[encoding] == 2
+        planes = encoding.startswith("nv")
+        pair = planes or BYTES[encoding] == 2
         width += width % 2 * pair
+        height += height % 2 * planes
         row = width * BYTES[encoding]
         step = row + self.random.choice((0, 0, 1, 7))
         fields = {"height": height, "width": width, "encoding": encoding, "step": step}
-        length, fate = step * height, "failed"
+        length, fate = step * (height * 3 // 2 if planes else height), "failed"
         fault = self.random.choice(("", "", "", "encoding", "step", "length", "empty", "huge"))
         if fault == "encoding":
             fields["encoding"] = self.random.choice((*OTHER_ENCODINGS, LONG_TEXT[:500]))
@@ -173,7 +175,8 @@ class Images:
         elif fault == "step":
             fields["step"] = self.random.choice((0, row - 1, step + 1, 2**32 - 1))
         elif fault == "length":
-            length = self.random.choice((0, 1, length - 1, length + 1, length // 2))
+            others = {0, 1, length - 1, length + 1, length // 2} - {length}
+            length = self.random.choice(sorted(others))
         elif fault == "empty":
             fields[self.random.choice(("height", "width"))] = 0
         elif fault == "huge":

@@ -99,7 +99,7 @@ def found_anew():
     messages._cv_bridge.cache_clear()
 
 
-@pytest.mark.parametrize("encoding", ["bayer_rggb8", "rgb16", "nv12", "mono16"])
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "rgb16", "nv24", "mono16"])
 def test_without_cv_bridge_the_encoding_and_the_package_are_named(
     monkeypatch, found_anew, encoding
 ):
@@ -198,7 +198,7 @@ def test_cv_bridge_gets_rows_without_padding_in_this_machines_byte_order(bridge,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        pytest.param({"encoding": "nv12"}, "'nv12' is unknown to cv_bridge .*nv12.*", id="unknown"),
+        pytest.param({"encoding": "nv24"}, "'nv24' is unknown to cv_bridge .*nv24.*", id="unknown"),
         pytest.param({"step": 5}, "step of at least 6 bytes, got 5", id="step too small"),
         pytest.param({"height": 3}, "step 6 x height 3 = 18 bytes of data, got 12", id="too short"),
         pytest.param({"height": 0}, "at least one pixel", id="no rows"),
@@ -283,7 +283,7 @@ def test_a_bayer_picture_gets_its_colours(real_bridge, pattern, bits):
     np.testing.assert_array_equal(picture.bgr(), np.full((8, 10, 3), (30, 90, 200)))
 
 
-@pytest.mark.parametrize("encoding", ["nv12", "nonsense", "bayer_", "\u00fc"])
+@pytest.mark.parametrize("encoding", ["nv24", "nonsense", "bayer_", "\u00fc"])
 def test_what_cv_bridge_does_not_know_is_named(real_bridge, encoding):
     with pytest.raises(ImageFormatError, match=f"'{encoding}' is unknown to cv_bridge"):
         picture_from_message(image_of(np.zeros((4, 6), np.uint8), encoding))
