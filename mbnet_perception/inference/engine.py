@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
-from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.detector import Detector, count_threads
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
 # board is short of time, and building takes a core for as long as several pictures. Each costs
 # memory for every shape of camera (figures in docs/decisions.md).
 KEPT = 2
+
+NICENESS = 10  # more for a thread that builds
 
 LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
 
@@ -20,7 +25,8 @@ class Engine:
     """Runs one operating point, and changes to another between two pictures.
 
     One thread takes :attr:`detector` for each picture; :meth:`switch` may run on another meanwhile.
-    That should be the same one each time: what a thread gives back, the C library keeps for it.
+    That should be the same one each time, as what a thread gives back, the C library keeps for it;
+    and one that called :func:`lower_priority`.
 
     Args:
         library: Where models come from.
@@ -95,6 +101,21 @@ class Engine:
         model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
         camera = next(reversed(self.detector.seen), None)
         return load_detector(self._library, point, self._threads, model, camera)
+
+
+def lower_priority(num_threads: int) -> None:
+    """Have the calling thread, which makes the changes, leave a core to those that need it.
+
+    For good, as without privileges no thread raises its priority again. The threads of ONNX Runtime
+    that run the network are made by the one that builds, and inherit its priority; so nothing is
+    done where it has any besides the one that calls it, nor where niceness is not a thread's.
+
+    Args:
+        num_threads: Of ONNX Runtime; 0 means one less than there are cores.
+    """
+    if sys.platform == "linux" and count_threads(num_threads) == 1:
+        with suppress(OSError):  # a sandbox may forbid it
+            os.nice(NICENESS)
 
 
 def load_detector(

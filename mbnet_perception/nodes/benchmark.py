@@ -346,7 +346,10 @@ class Bench:
                 ended = time.time_ns()
                 spans.append((begun, ended))
                 # So that a time as long as the change fits between two answers of the rest.
-                self.wait(max(REST, 2 * (ended - begun) / 1e9, ENOUGH / rate))
+                rest = max(REST, 2 * (ended - begun) / 1e9, ENOUGH / rate)
+                self.wait(rest / 2)
+                self.answers.update()  # before there are too many; far from the changes
+                self.wait(rest / 2)
             end = time.time_ns()
         published = [done for _, done in self.answers.update()]
         first = len(built)  # of those that are kept
