@@ -175,11 +175,9 @@ def picture_from_raw(data: Bytes, height: int, width: int, encoding: str, step: 
         )
     colour_rows = height // 2 if planes else 0
     rows = rows_of(data, height, width, encoding, step, bytes_per_pixel, colour_rows)
+    pixels = rows if bytes_per_pixel == 1 else rows.reshape(height, width, bytes_per_pixel)
     if from_yuv is not None:
-        yuv = rows if planes else rows.reshape(height, width, 2)
-        pixels = np.asarray(cv2.cvtColor(yuv, from_yuv), np.uint8)
-    else:
-        pixels = rows if order == "grey" else rows.reshape(height, width, bytes_per_pixel)
+        pixels = np.asarray(cv2.cvtColor(pixels, from_yuv), np.uint8)
     return Picture(pixels, order, height, width)
 
 
