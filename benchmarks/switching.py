@@ -22,7 +22,7 @@ from mbnet_perception.core.allocator import return_memory
 from mbnet_perception.core.detections import Selection
 from mbnet_perception.core.images import Picture
 from mbnet_perception.inference.benchmark import drive_pictures
-from mbnet_perception.inference.engine import KEPT, Engine, lower_priority
+from mbnet_perception.inference.engine import KEPT, Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 REST = 0.7  # seconds between two changes
@@ -59,7 +59,6 @@ def main() -> None:
 
     thread = Thread(target=detect)
     thread.start()
-    lower_priority(0)  # not before, as the other one would inherit it
     time.sleep(REST)
     spans = []
     for to in route[1:]:

@@ -232,11 +232,6 @@ def prepare_image(picture: Picture, resolution: int) -> NDArray[np.uint8]:
     return picture.resized_rgb(size, interpolation)[None]
 
 
-def count_threads(num_threads: int) -> int:
-    """How many threads ONNX Runtime gets; 0 means one less than there are cores."""
-    return num_threads or max(1, (os.cpu_count() or 1) - 1)
-
-
 def make_session(
     model: bytes, input_hw: tuple[int, int], num_threads: int, origin: str
 ) -> ort.InferenceSession:
@@ -246,7 +241,7 @@ def make_session(
         ModelError: If ONNX Runtime refuses the model.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = count_threads(num_threads)
+    options.intra_op_num_threads = num_threads or max(1, (os.cpu_count() or 1) - 1)
     options.inter_op_num_threads = 1
     # Threads that spin between frames would take the cores that the rest of the car needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

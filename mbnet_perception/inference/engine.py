@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import os
+import ctypes
+import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
-from mbnet_perception.inference.detector import Detector, count_threads
+from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
@@ -16,7 +19,7 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 # memory for every shape of camera (figures in docs/decisions.md).
 KEPT = 2
 
-NICENESS = 10  # more for a thread that builds
+PACE = 0.0005  # seconds that a thread which builds works before it lets another one go first
 
 LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
 
@@ -25,8 +28,7 @@ class Engine:
     """Runs one operating point, and changes to another between two pictures.
 
     One thread takes :attr:`detector` for each picture; :meth:`switch` may run on another meanwhile.
-    That should be the same one each time, as what a thread gives back, the C library keeps for it;
-    and one that called :func:`lower_priority`.
+    That should be the same one each time, as what a thread gives back, the C library keeps for it.
 
     Args:
         library: Where models come from.
@@ -78,10 +80,11 @@ class Engine:
             here, old = self._active
             if point == here:
                 return
-            new = self._kept.get(point) or self._build(point)
-            for size in old.seen:
-                if size not in new.seen:
-                    new.warm(size)
+            with give_way():
+                new = self._kept.get(point) or self._build(point)
+                for size in old.seen:
+                    if size not in new.seen:
+                        new.warm(size)
             judge(new.classes)
             self._active = (point, new)
             self._kept.pop(point, None)
@@ -103,19 +106,60 @@ class Engine:
         return load_detector(self._library, point, self._threads, model, camera)
 
 
-def lower_priority(num_threads: int) -> None:
-    """Have the calling thread, which makes the changes, leave a core to those that need it.
+@contextmanager
+def give_way() -> Iterator[None]:
+    """Have the calling thread let others that wait for its core go first, again and again.
 
-    For good, as without privileges no thread raises its priority again. The threads of ONNX Runtime
-    that run the network are made by the one that builds, and inherit its priority; so nothing is
-    done where it has any besides the one that calls it, nor where niceness is not a thread's.
-
-    Args:
-        num_threads: Of ONNX Runtime; 0 means one less than there are cores.
+    ONNX Runtime builds a session in one call. Linux would let it have the core till the next tick,
+    some milliseconds that a frame does not have, as threads that were woken time and again have had
+    their share. So a thread beside it interrupts it whenever it has worked for PACE, and it calls
+    ``sched_yield``. Less often it need not, so that it gets on where cores are never idle.
+    Nothing is done where threads cannot be interrupted so: not on Linux, or SIGURG is in use.
     """
-    if sys.platform == "linux" and count_threads(num_threads) == 1:
-        with suppress(OSError):  # a sandbox may forbid it
-            os.nice(NICENESS)
+    if not _yield_on_signal():
+        yield
+        return
+    builder = threading.get_ident()
+    clock = time.pthread_getcpuclockid(builder)
+    done = threading.Event()
+
+    def interrupt() -> None:
+        since = time.clock_gettime(clock)
+        while not done.wait(PACE):
+            now = time.clock_gettime(clock)
+            if now - since >= PACE:
+                signal.pthread_kill(builder, signal.SIGURG)
+                since = now
+
+    pacer = threading.Thread(target=interrupt, name="engine pace")
+    pacer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        pacer.join()
+
+
+@cache  # once for the process
+def _yield_on_signal() -> bool:
+    """Have SIGURG make the thread that gets it call ``sched_yield``; whether that can be.
+
+    Nobody sends it for anything else nowadays, and a process that does not expect it ignores it,
+    for which Go's runtime interrupts its threads by it too (golang/go, issue 24543).
+    """
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None)
+    library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    library.signal.restype = ctypes.c_void_p
+    # A function of C, as Python runs its own in the main thread alone. It starts calls anew that
+    # the signal interrupts.
+    handler = ctypes.cast(library.sched_yield, ctypes.c_void_p)
+    before = library.signal(signal.SIGURG, handler)
+    if before not in (None, int(signal.SIG_IGN)):
+        library.signal(signal.SIGURG, before)
+        return False
+    return True
 
 
 def load_detector(

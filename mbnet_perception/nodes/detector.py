@@ -35,7 +35,7 @@ from mbnet_perception.core.images import ImageFormatError, Picture
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import MAX_AGE, SECOND, StampClock, StampFault
 from mbnet_perception.inference.detector import Detector, Output
-from mbnet_perception.inference.engine import Engine, lower_priority
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.answerer import Answerer
@@ -207,7 +207,7 @@ class DetectorNode(LifecycleNode):
         self._steering: Steering | None = None
         self._switch: Switch | None = None
         # One thread for all changes: what a thread gives back, the C library keeps for it.
-        self._builder = ThreadPoolExecutor(1, "engine switch", self._prepare_builder)
+        self._builder = ThreadPoolExecutor(1, "engine switch")
         self._cameras: list[Camera] = []
         self._receiver: Receiver | None = None
         self._queue: FrameQueue[Frame] | None = None
@@ -644,9 +644,6 @@ class DetectorNode(LifecycleNode):
             end = self._builder.submit(self._run_switch, self._engine, point, by_hand)
             self._switch = Switch(point, by_hand, end)
             end.add_done_callback(self._announce_switch)
-
-    def _prepare_builder(self) -> None:
-        lower_priority(self._settings.num_threads)
 
     def _run_switch(self, engine: Engine, point: OperatingPoint, by_hand: bool) -> None:
         def judge(classes: tuple[str, ...]) -> None:

@@ -1,8 +1,13 @@
+import hashlib
+import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Condition, Event, Thread
-from time import sleep
+from time import sleep, thread_time
 from weakref import WeakSet, ref
 
 import numpy as np
@@ -13,7 +18,7 @@ from mbnet_perception.core.images import Picture
 from mbnet_perception.inference import detector as detector_module
 from mbnet_perception.inference import engine as engine_module
 from mbnet_perception.inference.detector import Detector
-from mbnet_perception.inference.engine import Engine
+from mbnet_perception.inference.engine import Engine, give_way
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
 
@@ -412,3 +417,102 @@ def test_sessions_that_share_memory_take_less_of_it():
         for how in ("shared", "apart")
     )
     assert shared < 0.9 * apart
+
+
+def test_what_is_built_or_made_warm_gives_way(library, monkeypatch):
+    within, built = [False], []
+
+    @contextmanager
+    def record():
+        within[0] = True
+        yield
+        within[0] = False
+
+    monkeypatch.setattr(engine_module, "give_way", record)
+    for where, name in ((engine_module, "load_detector"), (Detector, "warm")):
+        real = getattr(where, name)
+
+        def watch(*args, name=name, real=real):
+            built.append((name, within[0]))
+            return real(*args)
+
+        monkeypatch.setattr(where, name, watch)
+    engine = Engine(library, SMALL, num_threads=1)
+    answer(engine)
+    answer(engine, TALL)
+    built.clear()
+    engine.switch(LARGE)
+    assert {*built} == {("load_detector", True), ("warm", True)}
+    assert not within[0]
+
+
+BURNER = """
+import os, sys
+os.sched_setaffinity(0, {int(sys.argv[1])})
+print(flush=True)
+while True:
+    pass
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no thread gives way")
+def test_a_thread_gives_way_in_the_midst_of_a_call_and_gets_on():
+    """A core with another thread that never sleeps: Linux alone would change every few ms."""
+    core = min(os.sched_getaffinity(0))
+    content = bytes(50_000_000)
+
+    def work(context):
+        """How often the thread was put behind others, by the time that it worked, in 1/s."""
+        with context:
+            os.sched_setaffinity(0, {core})  # of this thread; not of the one that interrupts it
+            left, worked = count_times_left(), thread_time()
+            hashlib.sha256(content).digest()
+            return (count_times_left() - left) / (thread_time() - worked)
+
+    def in_thread(context):
+        with ThreadPoolExecutor(1) as executor:
+            return executor.submit(work, context).result(timeout=60)
+
+    command = [sys.executable, "-c", BURNER, str(core)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as burner:
+        try:
+            assert burner.stdout.readline()
+            usual = max(in_thread(nullcontext()) for _ in range(3))
+            assert max(in_thread(give_way()) for _ in range(3)) > 2 * usual > 0
+        finally:
+            burner.kill()
+
+
+def count_times_left():
+    """How often the calling thread had to leave its core though it could have gone on."""
+    status = Path("/proc/thread-self/status").read_text()
+    return int(status.split("nonvoluntary_ctxt_switches:")[1])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no thread gives way")
+def test_the_thread_that_interrupts_ends_with_the_block():
+    def names():
+        return [thread.name for thread in threading.enumerate()]
+
+    with pytest.raises(ModelError), give_way():
+        assert "engine pace" in names()
+        raise ModelError
+    assert "engine pace" not in names()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no thread gives way")
+def test_a_program_that_uses_the_signal_keeps_it():
+    script = """
+import hashlib, os, signal
+from mbnet_perception.inference.engine import give_way
+got = []
+signal.signal(signal.SIGURG, lambda *_: got.append("mine"))
+with give_way():
+    hashlib.sha256(bytes(50_000_000)).digest()
+os.kill(os.getpid(), signal.SIGURG)
+print(*got)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "mine\n"

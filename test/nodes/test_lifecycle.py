@@ -1,8 +1,4 @@
-import os
 import shutil
-import sys
-from collections import Counter
-from pathlib import Path
 from threading import Timer, current_thread
 
 import numpy as np
@@ -12,7 +8,7 @@ from lifecycle_msgs.msg import State, Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from std_srvs.srv import SetBool
 
-from mbnet_perception.inference.engine import NICENESS, Engine
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -104,23 +100,6 @@ def test_all_changes_are_made_by_one_thread_through_the_whole_life(ask, monkeypa
     assert len(threads) == 2
     assert len({*threads}) == 1
     assert current_thread() not in threads
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness")
-@pytest.mark.parametrize(("threads", "lower"), [(1, 1), (3, 0)])
-def test_the_thread_of_changes_steps_back_and_never_those_of_the_network(ask, threads, lower):
-    """ONNX Runtime's threads inherit the niceness of the one that builds, and cannot lose it."""
-    tasks = Path("/proc/self/task")
-    before = {*tasks.iterdir()}
-    detector, _ = ask("-p", f"num_threads:={threads}")
-    assert detector.set(alpha=0.35).successful
-    detector.until(lambda: detector.detector._engine.point.alpha == 0.35)
-    detector.until(lambda: detector.detector._switch is None)
-    new = [int(task.name) for task in {*tasks.iterdir()} - before]
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    more = Counter(os.getpriority(os.PRIO_PROCESS, thread) - usual for thread in new)
-    assert more == {0: len(new) - lower} | ({NICENESS: lower} if lower else {})
-    assert detector.answer(detector.raw(GREY))
 
 
 def test_a_transition_that_the_state_does_not_allow_is_answered(ask, capfd):
