@@ -152,8 +152,8 @@ def _yield_on_signal() -> bool:
     library = ctypes.CDLL(None)
     library.signal.argtypes = (ctypes.c_int, ctypes.c_void_p)
     library.signal.restype = ctypes.c_void_p
-    # A function of C, as Python runs its own in the main thread alone. It starts calls anew that
-    # the signal interrupts.
+    # A function of C, as Python runs its own in the main thread alone; and C's `signal`, which has
+    # system calls begun anew that are interrupted.
     handler = ctypes.cast(library.sched_yield, ctypes.c_void_p)
     before = library.signal(signal.SIGURG, handler)
     if before not in (None, int(signal.SIG_IGN)):
