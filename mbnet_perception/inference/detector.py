@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -62,6 +62,34 @@ class Output(NamedTuple):
     inference: float
 
 
+class ModelContent:
+    """Content of a model file, to make sessions of several input sizes from.
+
+    Where the system allows it, it is kept as a file in memory: ONNX Runtime holds Python's lock
+    while it parses bytes, and lets go of it for a file. It is written there once, as that takes
+    milliseconds too. The file that was read and checked is not looked at again, as it may be
+    another by now.
+
+    Args:
+        content: Of the file.
+
+    Attributes:
+        source: What ONNX Runtime is to read: a path, good for as long as this object lives, or
+            bytes.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self.source: str | bytes = content
+        try:
+            stream = os.fdopen(os.memfd_create("model"), "wb")
+        except (AttributeError, OSError):  # not Linux, or a sandbox forbids it
+            return
+        weakref.finalize(self, stream.close)
+        stream.write(content)
+        stream.flush()
+        self.source = f"/proc/self/fd/{stream.fileno()}"
+
+
 class Detector:
     """Runs a model on pictures of any size.
 
@@ -70,14 +98,15 @@ class Detector:
     MAX_SESSIONS that were used last. Not for two threads at a time, but for :meth:`select`.
 
     Args:
-        model: Content of a model file.
+        model: Content of a model file, or that of a detector that has the same.
         resolution: Long side of the network input in pixels.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         origin: Name of the file, for messages.
         camera: Height and width of the pictures to be warm for; None for the usual ones.
 
     Attributes:
-        model, resolution: As given.
+        model: What its sessions are made from.
+        resolution: As given.
         metadata: What the model says of itself.
         classes: Names, in the order of the scores.
 
@@ -87,13 +116,13 @@ class Detector:
 
     def __init__(
         self,
-        model: bytes,
+        model: bytes | ModelContent,
         resolution: int,
         num_threads: int = 0,
         origin: str = "model",
         camera: tuple[int, int] | None = None,
     ) -> None:
-        self.model = model
+        self.model = ModelContent(model) if isinstance(model, bytes) else model
         self._threads = num_threads
         self._origin = origin
         # Both least recently used first.
@@ -200,7 +229,7 @@ class Detector:
         if session is None:
             if len(self._sessions) == MAX_SESSIONS:
                 del self._sessions[next(iter(self._sessions))]
-            session = make_session(self.model, input_hw, self._threads, self._origin)
+            session = make_session(self.model.source, input_hw, self._threads, self._origin)
         self._sessions[input_hw] = session
         return session
 
@@ -233,9 +262,15 @@ def prepare_image(picture: Picture, resolution: int) -> NDArray[np.uint8]:
 
 
 def make_session(
-    model: bytes, input_hw: tuple[int, int], num_threads: int, origin: str
+    model: str | bytes, input_hw: tuple[int, int], num_threads: int, origin: str
 ) -> ort.InferenceSession:
     """An ONNX Runtime session for one input height and width; 0 threads means cores - 1.
+
+    Args:
+        model: Path of a model file, or its content.
+        input_hw: Of the network's input, in pixels.
+        num_threads: Of ONNX Runtime.
+        origin: Name of the file, for messages.
 
     Raises:
         ModelError: If ONNX Runtime refuses the model.
@@ -250,8 +285,7 @@ def make_session(
     options.add_free_dimension_override_by_name("width", input_hw[1])
     options.log_severity_level = 3  # errors reach us as exceptions
     try:
-        with _as_file(model) as path:
-            return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's own exceptions have no common base
         raise ModelError(f"{origin}: ONNX Runtime cannot load it: {error}") from error
 
@@ -273,19 +307,3 @@ def _register_allocator() -> None:
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
     ort.create_and_register_allocator(memory, None)
-
-
-@contextmanager
-def _as_file(content: bytes) -> Iterator[str | bytes]:
-    """Path of a file in memory, where the system has such, else the content itself.
-
-    ONNX Runtime holds Python's lock while it parses bytes, and lets go of it for a file; and the
-    file that was read and checked may be another by now.
-    """
-    if not hasattr(os, "memfd_create"):
-        yield content
-        return
-    with os.fdopen(os.memfd_create("model"), "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        yield f"/proc/self/fd/{stream.fileno()}"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.detector import Detector, ModelContent
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 # Detectors beside the one that runs. A governor steps to and fro between neighbours, just when the
@@ -98,7 +98,7 @@ class Engine:
                 del gone
 
     def _build(self, point: OperatingPoint) -> Detector:
-        """Make a detector, out of the file's content where one of those at hand has it."""
+        """Make a detector, from what one of those at hand has of the same file, if there is one."""
         entry = self._library.find(point)
         at_hand = (self._active, *self._kept.items())
         model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
@@ -166,7 +166,7 @@ def load_detector(
     library: ModelLibrary,
     point: OperatingPoint,
     num_threads: int = 0,
-    model: bytes | None = None,
+    model: ModelContent | None = None,
     camera: tuple[int, int] | None = None,
 ) -> Detector:
     """The detector of an operating point.
@@ -175,7 +175,7 @@ def load_detector(
         library: Where models come from.
         point: What it runs at.
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
-        model: Content of the point's file, where it was read and checked already.
+        model: What the point's file holds, where it was read and checked already.
         camera: Height and width of the pictures to be warm for; None for the usual ones.
 
     Raises:

@@ -94,19 +94,45 @@ class Frame:
     transport: float | StampFault
 
 
-@dataclass(slots=True)
-class Answer:
-    """What is known of a frame that is being answered, or was.
+class Inferred(NamedTuple):
+    """A frame that went through the network.
+
+    Attributes:
+        camera: Whose it is.
+        frame: As it waited.
+        header: Of its message.
+        picture: That it became.
+        output: Of the network.
+        detector: Whose output it is.
+        point: Operating point that it is answered at.
+        settings: By which it is answered.
+        started, decoded, done: When its turn came, when it was a picture, and when the network was
+            done, monotonic seconds.
+    """
+
+    camera: Camera
+    frame: Frame
+    header: ImageHeader
+    picture: Picture
+    output: Output
+    detector: Detector
+    point: OperatingPoint
+    settings: DetectorSettings
+    started: float
+    decoded: float
+    done: float
+
+
+class Answer(NamedTuple):
+    """What is known of a frame that was answered.
 
     Attributes:
         camera: Whose it is.
         stamp, arrival, transport: Of the frame, whose message is not to be kept.
-        point: Operating point that it is answered at.
-        started, decoded, inferred, detected, published: When its turn came, when it was a picture,
-            when the network was done, when objects were found, and when these were published,
-            monotonic seconds.
-        preprocess, inference: Of the time between, seconds.
-        at: When it was published by the node's clock, ns.
+        point: Operating point that it was answered at.
+        durations: Of the stages from `arrival` on, seconds.
+        published: When the answer was, monotonic seconds.
+        at: The same by the node's clock, ns.
     """
 
     camera: Camera
@@ -114,34 +140,9 @@ class Answer:
     arrival: float
     transport: float | StampFault
     point: OperatingPoint
-    started: float
-    decoded: float
-    preprocess: float
-    inference: float
-    inferred: float
-    detected: float = 0.0
-    published: float = 0.0
-    at: int = 0
-
-
-class Inferred(NamedTuple):
-    """A frame that went through the network.
-
-    Attributes:
-        answer: What is known of it.
-        output: Of the network.
-        detector: Whose output it is.
-        settings: By which the frame is answered.
-        header: Of the message.
-        picture: For the overlay; None where none is wanted.
-    """
-
-    answer: Answer
-    output: Output
-    detector: Detector
-    settings: DetectorSettings
-    header: ImageHeader
-    picture: Picture | None
+    durations: dict[str, float]
+    published: float
+    at: int
 
 
 @dataclass
@@ -470,7 +471,8 @@ class DetectorNode(LifecycleNode):
         """The worker thread: takes the cameras' newest frames in turn.
 
         What comes out of the network is answered at once where no frame waits. Where one does, it
-        goes first, and the other is answered beside it, as the network needs one core alone.
+        goes first, and the other is answered beside it, as the network needs one core alone. But
+        not while a change is built, which takes another: the answer would wait for a core.
         """
         answerer = Answerer(self._answer)
         due: Inferred | None = None
@@ -482,6 +484,9 @@ class DetectorNode(LifecycleNode):
                 due = None
 
         while True:
+            if due and self._switch:
+                answerer.answer_here(due)
+                due = None
             taken = queue.take(wait=due is None)
             if taken is None and due is None:
                 break
@@ -489,6 +494,7 @@ class DetectorNode(LifecycleNode):
             if due:
                 answerer.answer_here(due)
             due = inferred
+            del taken, inferred  # they hold on to the message, whose memory others can use
         answerer.close()
 
     def _infer(self, index: int, frame: Frame, on_run: Callable[[], None]) -> Inferred | None:
@@ -507,12 +513,11 @@ class DetectorNode(LifecycleNode):
             picture = picture_from_message(image, detector.resolution)
             decoded = monotonic()
             output = detector.run(picture, on_run)
-            answer = Answer(
-                *(camera, frame.stamp, frame.arrival, frame.transport, point),
-                *(started, decoded, output.preprocess, output.inference, monotonic()),
+            # No more than must be: where a frame waits, the network does nothing meanwhile.
+            return Inferred(
+                *(camera, frame, image.header, picture, output, detector, point, settings),
+                *(started, decoded, monotonic()),
             )
-            shown = picture if camera.overlay.wants(settings.overlay_rate_hz) else None
-            return Inferred(answer, output, detector, settings, image.header, shown)
         except Exception as error:  # whatever a frame holds, the next one gets its chance
             self._note_failure(camera, error)
             camera.record.ledger.settle("failed")
@@ -520,17 +525,30 @@ class DetectorNode(LifecycleNode):
 
     def _answer(self, inferred: Inferred) -> None:
         """Publish what is on a frame."""
-        answer, output, detector, settings, header, picture = inferred
-        camera = answer.camera
+        camera, frame, header, picture, output, detector, point, settings, *times = inferred
+        started, decoded, done = times
         outcome: Outcome = "processed"
         try:
             detections = detector.select(output, settings.selection)
-            answer.detected = monotonic()
+            detected = monotonic()
             camera.detections.publish(detections_bytes(detections, detector.classes, header))
-            answer.published = monotonic()
-            answer.at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
-            self._answers.append(answer)
-            if picture:
+            published = monotonic()
+            at = self.get_clock().now().nanoseconds if self._simulated else time_ns()
+            durations = {
+                "wait": started - frame.arrival,
+                "decode": decoded - started,
+                "preprocess": output.preprocess,
+                "inference": output.inference,
+                "postprocess": detected - done,
+                "publish": published - detected,
+            }
+            self._answers.append(
+                Answer(
+                    *(camera, frame.stamp, frame.arrival, frame.transport, point),
+                    *(durations, published, at),
+                )
+            )
+            if camera.overlay.wants(settings.overlay_rate_hz):
                 camera.overlay.offer(Overlay(header, picture, detections, detector.classes))
         except Exception as error:
             self._note_failure(camera, error)
@@ -554,14 +572,7 @@ class DetectorNode(LifecycleNode):
             except IndexError:  # there may be two threads at it
                 return
             record, transport = answer.camera.record, answer.transport
-            durations = {
-                "wait": answer.started - answer.arrival,
-                "decode": answer.decoded - answer.started,
-                "preprocess": answer.preprocess,
-                "inference": answer.inference,
-                "postprocess": answer.detected - answer.inferred,
-                "publish": answer.published - answer.detected,
-            }
+            durations = answer.durations
             total = answer.published - answer.arrival
             if not isinstance(transport, str):
                 # A simulated clock runs at a pace of its own; the system's may be set meanwhile.

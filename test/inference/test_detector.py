@@ -1,3 +1,7 @@
+import errno
+import gc
+import os
+
 import numpy as np
 import pytest
 
@@ -83,6 +87,55 @@ def test_a_camera_in_use_keeps_its_session_whatever_comes_besides(make_model, bu
     for size in detector.seen:
         detector.warm(size)
     assert not built
+
+
+@pytest.fixture
+def memory_files(monkeypatch):
+    """Descriptors of the files in memory that are made, as it happens."""
+    made, memfd_create = [], os.memfd_create
+
+    def create(*args):
+        made.append(memfd_create(*args))
+        return made[-1]
+
+    monkeypatch.setattr(os, "memfd_create", create)
+    return made
+
+
+def is_open(descriptor):
+    try:
+        os.fstat(descriptor)
+    except OSError as error:
+        assert error.errno == errno.EBADF
+        return False
+    return True
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_one_file_in_memory_serves_all_shapes_and_detectors_of_a_model(make_model, memory_files):
+    first = detector_of(make_model(BOXES, SCORES))
+    second = detector_of(first.model, resolution=96)
+    for width in (50, 100, 200):
+        first.detect(picture(100, width), Selection())
+    (descriptor,) = memory_files
+    del first
+    gc.collect()
+    assert is_open(descriptor)
+    found, _ = second.detect(picture(100, 300), Selection())  # which it builds a session for
+    assert found.boxes[0].tolist() == [0, 25, 150, 75]
+    del second
+    gc.collect()
+    assert not is_open(descriptor)
+
+
+def test_where_files_in_memory_are_forbidden_it_works_as_well(make_model, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "not in this sandbox")
+
+    monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
+    detector = detector_of(make_model(BOXES, SCORES))
+    found, _ = detector.detect(picture(100, 200), Selection())
+    assert found.boxes[0].tolist() == [0, 25, 100, 75]
 
 
 def test_the_network_sees_red_first(make_model):

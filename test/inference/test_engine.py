@@ -110,7 +110,7 @@ def test_going_back_builds_nothing(library, sessions):
     assert len(sessions) == built
 
 
-def test_a_file_that_is_at_hand_is_not_read_again(library, monkeypatch):
+def test_a_file_that_is_at_hand_is_neither_read_nor_copied_again(library, monkeypatch):
     read = []
     real = ModelLibrary.read
 
@@ -120,7 +120,9 @@ def test_a_file_that_is_at_hand_is_not_read_again(library, monkeypatch):
 
     monkeypatch.setattr(ModelLibrary, "read", record)
     engine = Engine(library, SMALL, num_threads=1)
+    content = engine.detector.model
     engine.switch(SMALL_AT_96)  # whose file the one that runs has
+    assert engine.detector.model is content
     engine.switch(LARGE)
     assert read == [0.35, 0.5]
     engine = Engine(library, SMALL, num_threads=1)

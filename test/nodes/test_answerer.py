@@ -5,7 +5,9 @@ from threading import Event, Thread, current_thread
 import numpy as np
 import pytest
 
+from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.nodes.answerer import Answerer
 
 GREY = np.full((120, 160, 3), 128, np.uint8)
@@ -87,6 +89,64 @@ def test_a_frame_is_answered_while_the_network_runs_on_the_next(rig, gate):
     assert (counts.processed, counts.waiting) == (1, 1)
     gate.open()
     assert detector.settle().processed == 2
+
+
+def test_while_a_change_is_built_a_frame_is_answered_before_the_next(rig, gate, monkeypatch):
+    """As another thread might not get a core then."""
+    detector = rig()
+    go_on, switch, select, answered = Event(), Engine.switch, Detector.select, []
+
+    def held_switch(*arguments):
+        assert go_on.wait(LIMIT)
+        return switch(*arguments)
+
+    def record(*arguments):
+        answered.append((current_thread().name, len(gate.pictures)))
+        return select(*arguments)
+
+    monkeypatch.setattr(Engine, "switch", held_switch)
+    monkeypatch.setattr(Detector, "select", record)
+
+    def answer_one_while_another_waits():
+        answered.clear()
+        gate.pictures.clear()
+        detector.send(detector.raw(GREY, header=detector.now()))
+        detector.until(lambda: gate.pictures)
+        detector.send(detector.raw(GREY, header=detector.now()))
+        gate.let()
+        detector.until(lambda: answered)
+        gate.let()
+        detector.settle()
+        return answered[0]
+
+    assert detector.set(alpha=0.35).successful
+    assert answer_one_while_another_waits() == ("detector worker", 1)
+    go_on.set()
+    detector.until(lambda: detector.detector._switch is None)
+    name, _ = answer_one_while_another_waits()
+    assert name == "answerer"
+
+
+def test_no_message_is_held_on_to_once_its_frame_is_answered(rig, gate, monkeypatch):
+    detector = rig()
+    frames, put = [], FrameQueue.put
+
+    def record(queue, camera, frame, *arguments):
+        frames.append(weakref.ref(frame))
+        put(queue, camera, frame, *arguments)
+
+    monkeypatch.setattr(FrameQueue, "put", record)
+    detector.send(detector.raw(GREY, header=detector.now()))
+    detector.until(lambda: gate.pictures)
+    detector.send(detector.raw(GREY, header=detector.now()))
+    gate.let()
+    detector.until(lambda: detector.detections)
+    # The network still runs on the second.
+    detector.until(lambda: not frames[0]())
+    assert frames[1]()
+    gate.open()
+    detector.settle()
+    detector.until(lambda: not frames[1]())
 
 
 def test_a_frame_that_cannot_be_read_does_not_keep_the_one_before_from_its_answer(rig, gate):
