@@ -59,6 +59,7 @@ from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.core.scene import DrivingScene
+from mbnet_perception.inference.benchmark import memory_of
 from mbnet_perception.inference.engine import KEPT
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
@@ -460,8 +461,7 @@ class Soak(Node):
 
     def memory(self) -> float:
         """MB of memory that the detector holds."""
-        pages = int(Path(f"/proc/{self.detector.pid}/statm").read_text().split()[1])
-        return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+        return round(memory_of(self.detector.pid) / 2**20, 1)
 
     def finish(self) -> None:
         """Let the last frames settle, judge memory, and let the detector end by itself."""

@@ -15,16 +15,11 @@ from threading import Thread
 import mbnet_perception.inference.detector as detector_module
 import mbnet_perception.inference.engine as engine_module
 from mbnet_perception.core.allocator import return_memory
+from mbnet_perception.inference.benchmark import memory_of
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
 SHAPES = ((480, 640), (360, 640), (480, 848), (720, 1000))  # height and width
-
-
-def resident() -> float:
-    """Resident memory of this process in MB (Linux)."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096 / 1e6
 
 
 def main() -> None:
@@ -70,7 +65,7 @@ def main() -> None:
         if args.trim:
             return_memory()
         if count % max(1, args.switches // 5) == 0:
-            print(f"{count:8} {resident():6.0f}", flush=True)
+            print(f"{count:8} {memory_of() / 1e6:6.0f}", flush=True)
 
 
 if __name__ == "__main__":

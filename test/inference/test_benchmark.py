@@ -1,6 +1,8 @@
 import json
 import os
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mbnet_perception.inference import benchmark
@@ -9,6 +11,7 @@ from mbnet_perception.inference.benchmark import (
     describe_machine,
     drive_pictures,
     measure_alone,
+    memory_of,
     milliseconds,
 )
 from mbnet_perception.inference.format import ModelError
@@ -85,3 +88,23 @@ def test_cores_and_versions_are_told():
     described = describe_machine()
     assert described["cores"] == os.cpu_count()
     assert {"python", "onnxruntime", "opencv", "numpy"} == set(described["versions"])
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="this system has no files in memory")
+def test_memory_of_a_process_has_files_in_memory_in_it():
+    size = 64 << 20  # a good deal more than anything else takes meanwhile
+    before = memory_of()
+    with os.fdopen(os.memfd_create("large"), "wb") as stream:
+        for _ in range(64):
+            stream.write(bytes(size // 64))
+        stream.flush()
+        assert 0.9 < (memory_of(os.getpid()) - before) / size < 1.1
+    assert abs(memory_of() - before) / size < 0.1
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_memory_of_a_process_has_what_is_resident_in_it():
+    size = 64 << 20
+    before = memory_of()
+    content = np.ones(size, np.uint8)
+    assert 0.9 < (memory_of() - before) / content.nbytes < 1.1
