@@ -484,10 +484,7 @@ class DetectorNode(LifecycleNode):
                 due = None
 
         while True:
-            if due and self._switch:
-                answerer.answer_here(due)
-                due = None
-            taken = queue.take(wait=due is None)
+            taken = None if due and self._switch else queue.take(wait=due is None)
             if taken is None and due is None:
                 break
             inferred = self._infer(*taken, answer_due) if taken else None

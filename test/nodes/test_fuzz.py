@@ -6,7 +6,6 @@ import random
 import time
 from array import array
 from dataclasses import fields
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +22,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.core.images import ENCODINGS
+from mbnet_perception.inference.benchmark import memory_of
 from mbnet_perception.inference.models import OperatingPoint, add_model
 from mbnet_perception.nodes.parameters import POINT, DetectorSettings
 
@@ -71,7 +71,7 @@ def fuzzed(rig, models):
 def memory():
     """Bytes of memory that this process holds."""
     gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return memory_of()
 
 
 def balanced(counts):
