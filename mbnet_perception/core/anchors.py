@@ -21,12 +21,12 @@ DEFAULT_SCALES = (0.08, 0.16, 0.32, 0.5, 0.7, 0.9)
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 
-_STRIDES = (16, 32, 64, 128, 256, 512)
+STRIDES = (16, 32, 64, 128, 256, 512)
 
 
 def grid_sizes(height: int, width: int) -> list[tuple[int, int]]:
     """Height and width in cells of the six maps of a ``height`` x ``width`` input."""
-    return [(-(-height // stride), -(-width // stride)) for stride in _STRIDES]
+    return [(-(-height // stride), -(-width // stride)) for stride in STRIDES]
 
 
 def cell_anchors(scales: tuple[float, ...] = DEFAULT_SCALES) -> list[NDArray[np.float32]]:
@@ -41,7 +41,7 @@ def cell_anchors(scales: tuple[float, ...] = DEFAULT_SCALES) -> list[NDArray[np.
     Raises:
         ValueError: If there are not six scales, ascending and positive.
     """
-    if len(scales) != len(_STRIDES) or sorted(scales) != list(scales) or scales[0] <= 0:
+    if len(scales) != len(STRIDES) or sorted(scales) != list(scales) or scales[0] <= 0:
         raise ValueError(f"anchor scales must be six ascending positive numbers, got {scales}")
     shapes = [[(scales[0] / 2, 1.0), (scales[0], 2.0), (scales[0], 0.5)]]
     for scale, following in zip(scales[1:], (*scales[2:], 1.0), strict=True):

@@ -7,6 +7,7 @@ width stay symbolic, and it takes no time (see docs/decisions.md).
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,13 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbnet_perception.core.anchors import CENTRE_VARIANCE, SIZE_VARIANCE, cell_anchors
+from mbnet_perception.core.anchors import (
+    CENTRE_VARIANCE,
+    SIZE_VARIANCE,
+    STRIDES,
+    cell_anchors,
+)
+from mbnet_perception.core.architecture import ANCHORS_PER_CELL
 from mbnet_perception.inference.format import Metadata
 from mbnet_perception.training.checkpoints import read_network
 from mbnet_perception.training.model import MAX_SIZE_REGRESSION, ConvBlock, SSDLite
@@ -78,39 +85,15 @@ def make_onnx(model: SSDLite, metadata: Metadata) -> onnx.ModelProto:
     for i, extra in enumerate(model.extras):
         maps.append(_add_block(graph, extra, maps[-1], f"extras.{i}", limits)[0])
 
-    shape = graph.add("Shape", "image")
-    height_width = graph.add("Slice", shape, graph.integers(1), graph.integers(3))
-    sides = graph.add("Cast", height_width, to=TensorProto.FLOAT)
-    long_side = graph.add("ReduceMax", sides, keepdims=1, axes=[0])
-    width_height = graph.add("Gather", sides, graph.integers(1, 0))
-    stretch = graph.add("Div", long_side, width_height)
-
-    centres, halves, scores = [], [], []
-    anchors = cell_anchors(metadata.anchor_scales)
-    for i, (level, shapes) in enumerate(zip(maps, anchors, strict=True)):
-        regression = _to_rows(
-            graph,
-            _add_block(graph, model.box_heads[i], level, f"box_heads.{i}", limits)[0],
-            [1, -1, len(shapes), 4],
-        )
-        logits = _add_block(graph, model.score_heads[i], level, f"score_heads.{i}", limits)[0]
-        scores.append(_to_rows(graph, logits, [1, -1, model.classes]))
-        size = graph.add("Mul", graph.constant(shapes), stretch)
-        shift = graph.add("Slice", regression, *_last_axis(graph, 0, 2))
-        shift = graph.add("Mul", graph.add("Mul", shift, graph.floats(CENTRE_VARIANCE)), size)
-        centre = graph.add("Add", shift, _add_cell_centres(graph, level))
-        growth = graph.add("Slice", regression, *_last_axis(graph, 2, 4))
-        growth = graph.add("Min", growth, graph.floats(MAX_SIZE_REGRESSION))
-        growth = graph.add("Exp", graph.add("Mul", growth, graph.floats(SIZE_VARIANCE)))
-        half = graph.add("Mul", graph.add("Mul", growth, graph.floats(0.5)), size)
-        rows = graph.integers(1, -1, 2)
-        centres.append(graph.add("Reshape", centre, rows))
-        halves.append(graph.add("Reshape", half, rows))
-    centre = graph.add("Concat", *centres, axis=1)
-    half = graph.add("Concat", *halves, axis=1)
-    low, high = graph.add("Sub", centre, half), graph.add("Add", centre, half)
-    graph.add("Concat", low, high, axis=2, output="boxes")
-    graph.add("Sigmoid", graph.add("Concat", *scores, axis=1), output="scores")
+    regressions, logits = [], []
+    box_rows, score_rows = graph.integers(1, -1, 4), graph.integers(1, -1, model.classes)
+    for i, level in enumerate(maps):
+        box_head = _add_block(graph, model.box_heads[i], level, f"box_heads.{i}", limits)[0]
+        score_head = _add_block(graph, model.score_heads[i], level, f"score_heads.{i}", limits)[0]
+        regressions.append(_to_rows(graph, box_head, box_rows))
+        logits.append(_to_rows(graph, score_head, score_rows))
+    _add_boxes(graph, graph.add("Concat", *regressions, axis=1), metadata.anchor_scales)
+    graph.add("Sigmoid", graph.add("Concat", *logits, axis=1), output="scores")
 
     proto = helper.make_model(
         helper.make_graph(
@@ -201,33 +184,69 @@ def fold_normalisation(conv: nn.Sequential) -> nn.Conv2d:
     return layer
 
 
-def _to_rows(graph: _Graph, head: str, shape: list[int]) -> str:
-    last = graph.add("Transpose", head, perm=[0, 2, 3, 1])
-    return graph.add("Reshape", last, graph.integers(*shape))
+def _to_rows(graph: _Graph, head: str, shape: str) -> str:
+    return graph.add("Reshape", graph.add("Transpose", head, perm=[0, 2, 3, 1]), shape)
 
 
-def _last_axis(graph: _Graph, start: int, end: int) -> tuple[str, str, str]:
-    return graph.integers(start), graph.integers(end), graph.integers(-1)
+def _add_boxes(graph: _Graph, regression: str, scales: tuple[float, ...]) -> None:
+    """Add the output ``boxes``, from the regression of all anchors, (1, A, 4)."""
+    centre, size = _add_anchors(graph, scales)
+    last = graph.integers(-1)
+    shift = graph.add("Slice", regression, graph.integers(0), graph.integers(2), last)
+    reach = graph.add("Mul", size, graph.floats(CENTRE_VARIANCE))
+    centre = graph.add("Add", graph.add("Mul", shift, reach), centre)
+    growth = graph.add("Slice", regression, graph.integers(2), graph.integers(4), last)
+    growth = graph.add("Min", growth, graph.floats(MAX_SIZE_REGRESSION))
+    growth = graph.add("Exp", graph.add("Mul", growth, graph.floats(SIZE_VARIANCE)))
+    half = graph.add("Mul", growth, graph.add("Mul", size, graph.floats(0.5)))
+    low, high = graph.add("Sub", centre, half), graph.add("Add", centre, half)
+    graph.add("Concat", low, high, axis=2, output="boxes")
 
 
-def _add_cell_centres(graph: _Graph, level: str) -> str:
-    """(1, rows * columns, 1, 2): x, y of each cell of a map, as fractions of the input."""
-    shape = graph.add("Shape", level)
-    axes = []
-    for axis in (3, 2):
-        count = graph.add("Gather", shape, graph.constant(np.array(axis, np.int64)), axis=0)
-        cells = graph.add(
-            "Range",
-            graph.constant(np.array(0, np.int64)),
-            count,
-            graph.constant(np.array(1, np.int64)),
-        )
-        cells = graph.add("Add", graph.add("Cast", cells, to=TensorProto.FLOAT), graph.floats(0.5))
-        axes.append(graph.add("Div", cells, graph.add("Cast", count, to=TensorProto.FLOAT)))
-    # A row of x for each y, and a column of y for each x.
-    x = graph.add("Reshape", axes[0], graph.integers(1, -1, 1))
-    y = graph.add("Reshape", axes[1], graph.integers(-1, 1, 1))
-    grid = graph.add("Slice", shape, graph.integers(2), graph.integers(4))
-    grid = graph.add("Concat", grid, graph.integers(1), axis=0)
-    pairs = [graph.add("Expand", axis, grid) for axis in (x, y)]
-    return graph.add("Reshape", graph.add("Concat", *pairs, axis=2), graph.integers(1, -1, 1, 2))
+def _add_anchors(graph: _Graph, scales: tuple[float, ...]) -> tuple[str, str]:
+    """Centre and size of each anchor, each (A, 2), as ``core.anchors.make_anchors`` has them.
+
+    ONNX Runtime works them out as it makes a session of known height and width, and spends longer
+    on many small nodes than on their arithmetic: hence the same few nodes for all maps together,
+    of operators that it works out beforehand.
+    """
+    per_cell = graph.integers(*ANCHORS_PER_CELL)
+    strides = np.array(STRIDES, np.int64)[:, None]
+    shapes = graph.constant(np.concatenate(cell_anchors(scales)))
+    first_shapes = graph.integers(0, *accumulate(ANCHORS_PER_CELL[:-1]))
+    second = graph.integers(1)
+    zero, one = (graph.constant(np.array(value, np.int64)) for value in (0, 1))
+
+    sides = graph.add("Shape", "image", start=1, end=3)
+    # Rows and columns of each map, rounded up: (6, 2).
+    grids = graph.add("Add", sides, graph.constant(strides - 1))
+    grids = graph.add("Div", grids, graph.constant(strides))
+    counts = graph.add("Mul", graph.add("ReduceProd", grids, axes=[1], keepdims=0), per_cell)
+    ends = graph.add("CumSum", counts, zero)
+    total = graph.add("ReduceSum", counts, keepdims=0)
+    anchors = graph.add("Range", zero, total, one)
+    # The map of an anchor is told by how many of them end before it: (A,).
+    passed = graph.add("GreaterOrEqual", graph.add("Unsqueeze", anchors, second), ends)
+    passed = graph.add("Cast", passed, to=TensorProto.INT64)
+    level = graph.add("ReduceSum", passed, second, keepdims=0)
+
+    start = graph.add("Gather", graph.add("Sub", ends, counts), level)
+    place = graph.add("Sub", anchors, start)  # within the map
+    per_cell = graph.add("Gather", per_cell, level)
+    grid = graph.add("Gather", grids, level)
+    columns = graph.add("Gather", grid, one, axis=1)
+    cell = graph.add("Div", place, per_cell)
+    axes = [graph.add(axis, cell, columns) for axis in ("Mod", "Div")]
+    centre = graph.add("Concat", *(graph.add("Unsqueeze", axis, second) for axis in axes), axis=1)
+    centre = graph.add("Add", graph.add("Cast", centre, to=TensorProto.FLOAT), graph.floats(0.5))
+    flipped = graph.integers(1, 0)
+    grid = graph.add("Cast", graph.add("Gather", grid, flipped, axis=1), to=TensorProto.FLOAT)
+    centre = graph.add("Div", centre, grid)
+
+    shape = graph.add("Gather", first_shapes, level)
+    shape = graph.add("Add", shape, graph.add("Mod", place, per_cell))
+    size = graph.add("Gather", shapes, shape)
+    sides = graph.add("Cast", sides, to=TensorProto.FLOAT)
+    long_side = graph.add("ReduceMax", sides, keepdims=1, axes=[0])
+    stretch = graph.add("Div", long_side, graph.add("Gather", sides, flipped))
+    return centre, graph.add("Mul", size, stretch)

@@ -87,6 +87,20 @@ def test_limits_of_relu6_are_constants_and_normalisation_is_folded(content):
     assert not any(node.op_type == "BatchNormalization" for node in graph.node)
 
 
+def test_what_a_picture_does_not_change_is_worked_out_before_it_comes(content, tmp_path):
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3  # it warns that such a file is for this machine alone
+    options.add_free_dimension_override_by_name("height", 240)
+    options.add_free_dimension_override_by_name("width", 320)
+    ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    graph = onnx.load(options.optimized_model_filepath).graph
+    changing = {"image"}
+    for node in graph.node:
+        assert node.op_type != "Shape" and changing.intersection(node.input), node.name
+        changing.update(node.output)
+
+
 def anchors_of(content, size):
     """What a file says when its network regresses nothing: the anchors themselves, (A, 4) xyxy."""
     boxes, _ = make_session(content, size, 1, "test").run(
