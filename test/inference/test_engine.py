@@ -1,5 +1,7 @@
 import hashlib
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Condition, Event, Thread
-from time import sleep, thread_time
+from time import monotonic, sleep, thread_time
 from weakref import WeakSet, ref
 
 import numpy as np
@@ -469,6 +471,34 @@ def test_a_thread_is_interrupted_in_the_midst_of_a_call_but_only_as_it_works(mon
     with give_way():
         sleep(0.1)
     assert len(interrupted) <= 1  # where others keep all cores busy, what waits gets on
+
+
+def has_slices():
+    """Whether threads can ask for shorter ones, and the system tells of them."""
+    version = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
+    return sys.platform == "linux" and version >= (6, 12) and slice_of(threading.get_native_id())
+
+
+def slice_of(thread):
+    """In ns, as Linux has it; None where it does not say."""
+    try:
+        told = Path(f"/proc/self/task/{thread}/sched").read_text()
+    except FileNotFoundError:
+        return None
+    found = re.search(r"^se\.slice +: +(\d+)$", told, re.MULTILINE)
+    return found and int(found[1])
+
+
+@pytest.mark.skipif(not has_slices(), reason="needs slices as of Linux 6.12, in /proc")
+def test_the_thread_that_interrupts_has_a_shorter_slice_than_others():
+    own = slice_of(threading.get_native_id())
+    with give_way():
+        pace = next(each for each in threading.enumerate() if each.name == "engine pace")
+        give_up = monotonic() + 10
+        while slice_of(pace.native_id) != engine_module.SHORT_SLICE and monotonic() < give_up:
+            sleep(0.001)
+        assert slice_of(pace.native_id) == engine_module.SHORT_SLICE < own
+        assert slice_of(threading.get_native_id()) == own
 
 
 BURNER = """
