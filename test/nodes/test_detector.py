@@ -6,6 +6,7 @@ import subprocess
 import sys
 from array import array
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import LabelInfo
 
 from mbnet_perception.inference.detector import Detector
+from mbnet_perception.inference.engine import LONGEST_WAIT
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.diagnostics import STAGES
 
@@ -374,6 +376,27 @@ def test_the_operating_point_changes_while_frames_flow(rig, street):
     assert narrow != wide
     counts = detector.settle()
     assert counts.processed == counts.received
+
+
+def test_a_change_is_told_once_the_network_runs_again(rig, monkeypatch):
+    """To tell takes Python's lock, which a frame needs but for as long as its network runs."""
+    detector = rig()
+    waits, begun = [], Event()
+
+    def wait_for_run(changed, timeout):
+        waits.append((changed.resolution, timeout))
+        begun.wait(20)
+
+    monkeypatch.setattr(Detector, "wait_for_run", wait_for_run)
+    assert detector.set(resolution=224).successful
+    detector.until(lambda: waits)
+    for _ in range(10):
+        detector.executor.spin_once(timeout_sec=0.01)
+    assert detector.detector._engine.point.resolution == 224
+    assert detector.detector._switch
+    begun.set()
+    detector.until(lambda: detector.detector._switch is None)
+    assert waits == [(224, LONGEST_WAIT)]
 
 
 def test_the_last_of_several_changes_wins(rig):
