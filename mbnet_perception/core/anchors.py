@@ -21,6 +21,7 @@ DEFAULT_SCALES = (0.08, 0.16, 0.32, 0.5, 0.7, 0.9)
 CENTRE_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 
+# Pixels of the input from one cell of a map to the next.
 STRIDES = (16, 32, 64, 128, 256, 512)
 
 

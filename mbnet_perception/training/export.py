@@ -18,12 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from mbnet_perception.core.anchors import (
-    CENTRE_VARIANCE,
-    SIZE_VARIANCE,
-    STRIDES,
-    cell_anchors,
-)
+from mbnet_perception.core.anchors import CENTRE_VARIANCE, SIZE_VARIANCE, STRIDES, cell_anchors
 from mbnet_perception.core.architecture import ANCHORS_PER_CELL
 from mbnet_perception.inference.format import Metadata
 from mbnet_perception.training.checkpoints import read_network
