@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from itertools import chain, cycle, islice, pairwise
 from pathlib import Path
@@ -60,65 +60,76 @@ class BenchmarkError(RuntimeError):
     """The benchmark cannot go on."""
 
 
-class Answers(Node):
-    """Subscribes to the detector's answers, which wait until they are read.
+class Listener(Node):
+    """Subscribes to the detector's answers and reports, which wait until they are read.
 
     It is on no executor: reading one as it comes takes a core from those that are measured.
 
     Attributes:
-        read: Stamp of the picture and time of publication of each, ns since the epoch, in order.
-    """
-
-    def __init__(self, context: Context) -> None:
-        super().__init__("benchmark_answers", context=context)
-        self.read: list[tuple[int, int]] = []
-        reliable = QoSProfile(depth=UNREAD, reliability=ReliabilityPolicy.RELIABLE)
-        self._subscription = self.create_subscription(
-            Detection2DArray, f"/{DETECTOR}/detections", lambda _: None, reliable
-        )
-
-    def update(self) -> list[tuple[int, int]]:
-        """Read what has come; returns all that was read."""
-        while taken := self._subscription.handle.take_message(Detection2DArray, False):
-            message, info = taken
-            stamp = message.header.stamp
-            self.read.append((stamp.sec * 10**9 + stamp.nanosec, info["source_timestamp"]))
-        return self.read
-
-
-class Listener(Node):
-    """Listens to what the detector says of itself, and asks for changes.
-
-    Attributes:
+        answers: Stamp of the picture and time of publication of each, ns since the epoch, in order.
         statuses: The newest of each name, as key and value.
-        parameters: Client that sets the detector's.
-        enable: Clients that enable and disable, by the name of the process.
+        changed: When the detector first said that it runs where it now does, ns since the epoch.
     """
 
     def __init__(self, context: Context) -> None:
         super().__init__("benchmark_listener", context=context)
+        self.answers: list[tuple[int, int]] = []
         self.statuses: dict[str, dict[str, str]] = {}
-        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self.parameters = self.create_client(
-            SetParametersAtomically, f"/{DETECTOR}/set_parameters_atomically"
+        self.changed = 0
+        reliable = QoSProfile(depth=UNREAD, reliability=ReliabilityPolicy.RELIABLE)
+        self._answers = self.create_subscription(
+            Detection2DArray, f"/{DETECTOR}/detections", lambda _: None, reliable
         )
-        self.enable = {
-            name: self.create_client(SetBool, f"/{name}/enable") for name in (BARE, DETECTOR)
-        }
+        self._reports = self.create_subscription(
+            DiagnosticArray, "/diagnostics", lambda _: None, reliable
+        )
 
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            name = status.name.split(": ", 1)[-1]
-            self.statuses[name] = {entry.key: entry.value for entry in status.values}
+    def read_answers(self) -> list[tuple[int, int]]:
+        """Read what has come; returns all that was read."""
+        while taken := self._answers.handle.take_message(Detection2DArray, False):
+            message, info = taken
+            stamp = message.header.stamp
+            self.answers.append((stamp.sec * 10**9 + stamp.nanosec, info["source_timestamp"]))
+        return self.answers
+
+    def read_reports(self) -> None:
+        """Read what has come."""
+        while taken := self._reports.handle.take_message(DiagnosticArray, False):
+            message, info = taken
+            before = self.point
+            for status in message.status:
+                name = status.name.split(": ", 1)[-1]
+                self.statuses[name] = {entry.key: entry.value for entry in status.values}
+            if self.point != before:
+                self.changed = info["source_timestamp"]
 
     @property
     def engine(self) -> dict[str, str]:
         """What the detector says of its network; empty before it has said anything."""
         return self.statuses.get("engine", {})
 
-    def runs(self, point: OperatingPoint) -> bool:
-        """Whether the detector says that it runs at this operating point."""
-        return all(self.engine.get(name) == str(value) for name, value in asdict(point).items())
+    @property
+    def point(self) -> dict[str, str | None]:
+        """Where the detector says that it runs, as parameters in words."""
+        return {field.name: self.engine.get(field.name) for field in fields(OperatingPoint)}
+
+
+class Requests(Node):
+    """Asks for changes.
+
+    Attributes:
+        parameters: Client that sets the detector's.
+        enable: Clients that enable and disable, by the name of the process.
+    """
+
+    def __init__(self, context: Context) -> None:
+        super().__init__("benchmark_requests", context=context)
+        self.parameters = self.create_client(
+            SetParametersAtomically, f"/{DETECTOR}/set_parameters_atomically"
+        )
+        self.enable = {
+            name: self.create_client(SetBool, f"/{name}/enable") for name in (BARE, DETECTOR)
+        }
 
 
 class Bench:
@@ -158,34 +169,28 @@ class Bench:
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._executor = SingleThreadedExecutor(context=self._context)
         self.listener = Listener(self._context)
-        self._executor.add_node(self.listener)
-        self.answers = Answers(self._context)
+        self._requests = Requests(self._context)
+        self._executor.add_node(self._requests)
 
     def close(self) -> None:
-        """End listening."""
+        """End listening and asking."""
         self._executor.shutdown()
-        for node in (self.listener, self.answers):
+        for node in (self.listener, self._requests):
             node.destroy_node()
         rclpy.try_shutdown(context=self._context)
 
-    def spin(self, done: Callable[[], object], limit: float, what: str = "") -> None:
-        """Listen until it is done or the time is over.
+    def spin(self, done: Callable[[], object], limit: float, what: str) -> None:
+        """Wait until it is done.
 
         Raises:
-            BenchmarkError: If a process ends, or, where `what` names it, it is not done in time.
+            BenchmarkError: If a process ends, or it is not done in time; `what` says what is not.
         """
         end = time.monotonic() + limit
         while not done():
             self._look_after()
             if time.monotonic() > end:
-                if what:
-                    raise BenchmarkError(f"{what} within {limit:.0f} s")
-                return
+                raise BenchmarkError(f"{what} within {limit:.0f} s")
             self._executor.spin_once(timeout_sec=PAUSE)
-
-    def wait(self, seconds: float) -> None:
-        """Listen for so long."""
-        self.spin(lambda: False, seconds)
 
     def pause(self, seconds: float) -> None:
         """Let the others work undisturbed for so long."""
@@ -225,17 +230,18 @@ class Bench:
     @contextmanager
     def subject(self, name: str) -> Iterator[None]:
         """What can take the camera's pictures, from when it is ready; it takes none yet."""
-        listener = self.listener
+        listener, requests = self.listener, self._requests
         topics = {"camera_topics": [TOPIC]} if name == DETECTOR else {}
         with self.process(name, self._parameters | topics):
 
             def ready() -> bool:
-                if not listener.enable[name].service_is_ready():
+                listener.read_reports()
+                if not requests.enable[name].service_is_ready():
                     return False
                 return name != DETECTOR or (
                     listener.engine.get("state") == "active"
                     and listener.count_publishers(f"/{DETECTOR}/detections") > 0
-                    and listener.parameters.service_is_ready()
+                    and requests.parameters.service_is_ready()
                 )
 
             self.spin(ready, START_LIMIT, f"{name} is not ready")
@@ -245,7 +251,8 @@ class Bench:
     @contextmanager
     def detector(self) -> Iterator[None]:
         """The detector as a subject, of which nothing was heard yet."""
-        self.answers.update().clear()
+        self.listener.read_answers().clear()
+        self.listener.read_reports()
         self.listener.statuses.clear()
         with self.subject(DETECTOR):
             yield
@@ -268,12 +275,13 @@ class Bench:
                 self.give_turn(BARE)
                 self._expect_pictures(BARE, lambda: BEGUN in log.read_text(errors="replace"))
                 self.give_turn(DETECTOR)
-                self._expect_pictures(DETECTOR, self.answers.update)
+                self._expect_pictures(DETECTOR, self.listener.read_answers)
                 spans = [(name, *self._turn(name, length)) for name in names]
-            self.wait(REPORTS)
+            self.pause(REPORTS)
+            self.listener.read_reports()
             counts = self._counts()
             stages = self._stages()
-        answers = self.answers.update()
+        answers = self.listener.read_answers()
         took = {
             BARE: self.report_of(BARE)["runs"],
             DETECTOR: [(published, (published - stamp) / 1e9) for stamp, published in answers],
@@ -296,7 +304,7 @@ class Bench:
     def _turn(self, name: str, length: float) -> tuple[int, int]:
         """Give one its turn; returns from when to when it counts, ns since the epoch."""
         self.give_turn(name)
-        self.answers.update()
+        self.listener.read_answers()
         # Not when we wake up, which we may do just when an answer has left a core free.
         begun = time.time_ns() + int(1e9 * SKIPPED)
         ended = begun + int(1e9 * (length - SKIPPED))
@@ -312,7 +320,7 @@ class Bench:
         self.spin(begun, START_LIMIT, f"{name} took no picture on {TOPIC}")
 
     def _enable(self, name: str, wanted: bool) -> None:
-        future = self.listener.enable[name].call_async(SetBool.Request(data=wanted))
+        future = self._requests.enable[name].call_async(SetBool.Request(data=wanted))
         self.spin(future.done, START_LIMIT, f"no answer of {name} to ~/enable")
         result = future.result()
         if not result.success:
@@ -334,24 +342,22 @@ class Bench:
         spans: list[tuple[int, int]] = []
         with self.detector(), self.process("benchmark_camera", {"rate": rate}):
             self._enable(DETECTOR, True)
-            self._expect_pictures(DETECTOR, self.answers.update)
-            self.wait(SETTLING)
+            self._expect_pictures(DETECTOR, self.listener.read_answers)
+            self.pause(SETTLING)
             settled = time.time_ns()
-            self.wait(REST)
+            self.pause(REST)
             for point in (*built, *kept):
                 begun = time.time_ns()
                 self._set(point)
-                done = partial(self.listener.runs, point)
-                self.spin(done, SWITCH_LIMIT, f"no change to {point}")
-                ended = time.time_ns()
+                self.pause(REST / 2)  # the change is over then, or long
+                self.spin(partial(self._runs, point), SWITCH_LIMIT, f"no change to {point}")
+                ended = self.listener.changed
                 spans.append((begun, ended))
+                self.listener.read_answers()  # before there are too many
                 # So that a time as long as the change fits between two answers of the rest.
-                rest = max(REST, 2 * (ended - begun) / 1e9, ENOUGH / rate)
-                self.wait(rest / 2)
-                self.answers.update()  # before there are too many; far from the changes
-                self.wait(rest / 2)
+                self.pause(max(REST / 2, 2 * (ended - begun) / 1e9, ENOUGH / rate))
             end = time.time_ns()
-        published = [done for _, done in self.answers.update()]
+        published = [done for _, done in self.listener.read_answers()]
         first = len(built)  # of those that are kept
         between = spans[first - 1][1], spans[first][0]
         figures = {
@@ -365,13 +371,17 @@ class Bench:
 
     def _set(self, point: OperatingPoint) -> None:
         parameters = [Parameter(n, value=v).to_parameter_msg() for n, v in asdict(point).items()]
-        future = self.listener.parameters.call_async(
+        future = self._requests.parameters.call_async(
             SetParametersAtomically.Request(parameters=parameters)
         )
         self.spin(future.done, SWITCH_LIMIT, f"no answer to the change to {point}")
         result = future.result().result
         if not result.successful:
             raise BenchmarkError(f"the detector refuses {point}: {result.reason}")
+
+    def _runs(self, point: OperatingPoint) -> bool:
+        self.listener.read_reports()
+        return self.listener.point == {name: str(value) for name, value in asdict(point).items()}
 
     def _counts(self) -> dict[str, int]:
         values = self.listener.statuses.get(TOPIC, {})

@@ -1,6 +1,10 @@
 import json
+import time
 
 import pytest
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.context import Context
 
 from mbnet_perception.inference import engine as engine_module
 from mbnet_perception.inference.engine import Engine
@@ -11,6 +15,7 @@ from mbnet_perception.nodes.benchmark import (
     DETECTOR,
     PROFILE_VARIABLES,
     BenchmarkError,
+    Listener,
     Turn,
     camera_environment,
     counted_turns,
@@ -305,6 +310,54 @@ def test_the_lines_for_people_hold_the_main_figures(result):
         assert f"at worst {part['to_usual_p50']['max']:.2f} of the usual p50" in text
     assert f"{100 * result['share_of_bare_rate']:.1f} % of bare" in text
     assert result["how"] in text
+
+
+@pytest.fixture
+def listener():
+    context = Context()
+    rclpy.init(context=context)
+    listener = Listener(context)
+    yield listener
+    listener.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def test_a_change_is_when_the_detector_first_says_where_it_runs(listener):
+    publisher = listener.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    published = []
+
+    def tell(resolution, *more):
+        engine = DiagnosticStatus(
+            name="detector: engine", values=[KeyValue(key="resolution", value=resolution)]
+        )
+        begun = time.time_ns()
+        publisher.publish(DiagnosticArray(status=[engine, *more]))
+        published.append((begun, time.time_ns()))
+
+    def until(condition):
+        end = time.monotonic() + 20
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+
+    until(publisher.get_subscription_count)
+    for resolution in ("256", "224", "224"):
+        tell(resolution)
+    tell("224", DiagnosticStatus(name="last"))
+
+    def read():
+        listener.read_reports()
+        return "last" in listener.statuses
+
+    until(read)
+    assert listener.point == {
+        "backbone": None,
+        "alpha": None,
+        "resolution": "224",
+        "precision": None,
+    }
+    begun, ended = published[1]
+    assert begun <= listener.changed <= ended
 
 
 @pytest.fixture
