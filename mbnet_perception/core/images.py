@@ -108,10 +108,16 @@ class Picture:
             return self.pixels
         return np.asarray(cv2.cvtColor(self.pixels, code), np.uint8)
 
-    def resized_rgb(self, size_hw: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
-        """(height, width, 3) RGB of this size, made by one of OpenCV's interpolations."""
+    def resized_rgb(self, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+        """(height, width, 3) RGB of this size; where it is smaller, no pixel is left out."""
+        pixels = self.pixels
+        # Beyond a half, interpolation between neighbours leaves pixels out. To average areas in one
+        # step takes OpenCV several times as long.
+        while max(pixels.shape[:2]) > 2 * max(size_hw):
+            half = -(-pixels.shape[1] // 2), -(-pixels.shape[0] // 2)
+            pixels = np.asarray(cv2.resize(pixels, half, interpolation=cv2.INTER_AREA), np.uint8)
         # Colours after the resize: nearly always fewer pixels, and no copy of the whole picture.
-        resized = cv2.resize(self.pixels, size_hw[::-1], interpolation=interpolation)
+        resized = cv2.resize(pixels, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
         code = _CONVERSIONS[self.order].to_rgb
         return np.asarray(resized if code is None else cv2.cvtColor(resized, code), np.uint8)
 

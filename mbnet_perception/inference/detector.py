@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
@@ -27,9 +26,6 @@ MAX_SESSIONS = 16
 
 # Height and width that a detector is made for before any picture has come: most cameras are 4:3.
 USUAL_CAMERA = (480, 640)
-
-# Beyond this much shrinking, interpolation between neighbours skips pixels; averaging does not.
-AREA_SHRINK = 2.0
 
 # ONNX Runtime learns in a session's first run what memory it needs, and takes it in the second.
 WARM_RUNS = 2
@@ -256,9 +252,7 @@ def prepare_image(picture: Picture, resolution: int) -> NDArray[np.uint8]:
     The input's size follows from the camera's picture, whatever the scale it was decoded at.
     """
     size = input_size((picture.height, picture.width), resolution)
-    shrink = max(picture.pixels.shape[:2]) / resolution
-    interpolation = cv2.INTER_AREA if shrink > AREA_SHRINK else cv2.INTER_LINEAR
-    return picture.resized_rgb(size, interpolation)[None]
+    return picture.resized_rgb(size)[None]
 
 
 def make_session(

@@ -228,6 +228,14 @@ def test_input_is_the_whole_picture():
     assert (prepared[0, :, 33:] == (255, 0, 0)).all()
 
 
+@pytest.mark.parametrize("width", [100, 127, 129, 160, 200, 257, 300, 641])
+def test_no_pixel_is_left_out(width):
+    for column in range(width):
+        image = pixels(8, width)
+        image[:, column] = 255
+        assert prepare_image(Picture.of_bgr(image), 64).any(), column
+
+
 def test_shrinking_averages():
     stripes = pixels(256, 256)
     stripes[:, ::4] = 255  # a quarter of the picture; interpolation at the centres meets none
