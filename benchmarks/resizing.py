@@ -76,7 +76,7 @@ def main() -> None:
                     start = time.perf_counter()
                     prepared = way(bgr, resolution)
                     took[way].append(time.perf_counter() - start)
-                    # Of the input's size, and so not resized again; boxes are told in its pixels.
+                    # Of the input's size, and so not resized again.
                     picture = Picture(prepared[0], "rgb", *bgr.shape[:2])
                     detections, timing = detector.detect(picture, selection)
                     found[way].append(detections)
