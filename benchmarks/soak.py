@@ -449,6 +449,9 @@ class Soak(Node):
             row["slowest_recovery_s"] = max(row["slowest_recovery_s"], recovery)
         except SoakError as error:
             outcome = f"NOT SURVIVED: {error}"
+            seen = {t: self.count_publishers(t + SUFFIXES[self.transport]) for t in TOPICS}
+            said = (self.folder / "cameras.log").read_text(errors="replace")[-1000:]
+            print(f"publishers seen: {seen}; the cameras said: {said}", file=sys.stderr)
             self.problems.append(f"{name}: {error}")
             self.restore()
             self.recover(START_LIMIT)
