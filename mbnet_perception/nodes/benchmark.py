@@ -669,9 +669,9 @@ def how_measured(cores: int) -> str:
     text = (
         "camera, detector and listener are processes of their own; bare is session.run in a "
         "process that takes pictures of the same camera in turns with the detector, of each turn "
-        f"the first {SKIPPED:g} s are not counted; the listener reads answers in between; alone is "
-        "without any of them; the usual gaps are those between the switches, of which "
-        "some have a detector built and others return to one that was kept"
+        f"the first {SKIPPED:g} s are not counted; the listener reads answers and reports in "
+        "between; alone is without any of them; the usual gaps are those between the switches, "
+        "of which some have a detector built and others return to one that was kept"
     )
     if cores < 4:
         text += (
