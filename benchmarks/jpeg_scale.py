@@ -12,10 +12,11 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mbnet_perception.core.detections import Detections, Selection, iou_matrix
 from mbnet_perception.core.images import picture_from_compressed
@@ -38,20 +39,20 @@ def matches(a: Detections, b: Detections) -> int:
     return count
 
 
-def encoded(
+def draw_drives(
     size: tuple[int, int], count: int, names: Sequence[str]
-) -> tuple[list[bytes], list[Detections]]:
-    """JPEG files of several drives, and their true boxes; classes count these names."""
-    files, truth = [], []
+) -> Iterator[tuple[NDArray[np.uint8], Detections]]:
+    """Pictures of several drives, BGR, and their true boxes; classes count these names."""
     for number in range(count):
         bgr, boxes, seen = DrivingScene(100 + number % 6, size).render(2.0 * number / 6)
-        options = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
-        files.append(cv2.imencode(".jpg", bgr, options)[1].tobytes())
         classes = np.array([names.index(name) for name in seen], np.int64)
-        truth.append(
-            Detections(np.array(boxes, np.float32).reshape(-1, 4), np.ones(len(seen)), classes)
-        )
-    return files, truth
+        corners = np.array(boxes, np.float32).reshape(-1, 4)
+        yield bgr, Detections(corners, np.ones(len(seen)), classes)
+
+
+def encode(bgr: NDArray[np.uint8]) -> bytes:
+    """A JPEG file."""
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 def main() -> None:
@@ -67,7 +68,8 @@ def main() -> None:
     detector = Detector(model, args.resolution)
     selection = Selection(score_threshold=args.threshold)
     for size in SIZES:
-        files, truth = encoded(size, args.pictures, detector.classes)
+        drives = draw_drives(size, args.pictures, detector.classes)
+        files, truth = zip(*((encode(bgr), true) for bgr, true in drives), strict=True)
         decode: dict[int, list[float]] = {0: [], args.resolution: []}
         both: dict[int, list[float]] = {0: [], args.resolution: []}
         found: dict[int, list[Detections]] = {0: [], args.resolution: []}

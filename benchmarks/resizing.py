@@ -15,13 +15,12 @@ import time
 
 import cv2
 import numpy as np
-from jpeg_scale import matches
+from jpeg_scale import draw_drives, matches
 from numpy.typing import NDArray
 
 from mbnet_perception.core.detections import Detections, Selection
 from mbnet_perception.core.geometry import input_size
 from mbnet_perception.core.images import Picture
-from mbnet_perception.core.scene import DrivingScene
 from mbnet_perception.inference.detector import Detector, prepare_image
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
@@ -55,23 +54,12 @@ def main() -> None:
     detectors = {resolution: Detector(model, resolution) for resolution in RESOLUTIONS}
     classes = detectors[RESOLUTIONS[0]].classes
     for size in SIZES:
-        drawn = [
-            DrivingScene(100 + number % 6, size).render(2.0 * number / 6)
-            for number in range(args.pictures)
-        ]
-        truth = [
-            Detections(
-                np.array(boxes, np.float32).reshape(-1, 4),
-                np.ones(len(names)),
-                np.array([classes.index(name) for name in names], np.int64),
-            )
-            for _, boxes, names in drawn
-        ]
+        pictures, truth = zip(*draw_drives(size, args.pictures, classes), strict=True)
         for resolution, detector in detectors.items():
             took: dict[object, list[float]] = {average_areas: [], halve: []}
             found: dict[object, list[Detections]] = {average_areas: [], halve: []}
             runs = []
-            for bgr, _, _ in drawn:
+            for bgr in pictures:
                 for way in (average_areas, halve):
                     start = time.perf_counter()
                     prepared = way(bgr, resolution)
