@@ -269,13 +269,10 @@ class Bench:
         """
         length = max(TURN, SKIPPED + ENOUGH / rate)
         names = [BARE, DETECTOR] * max(TURNS, round(seconds / length))
-        log = self._output / f"{BARE}.log"
         with self.subject(BARE), self.detector():
             with self.process("benchmark_camera", {"rate": rate}):
-                self.give_turn(BARE)
-                self._expect_pictures(BARE, lambda: BEGUN in log.read_text(errors="replace"))
-                self.give_turn(DETECTOR)
-                self._expect_pictures(DETECTOR, self.listener.read_answers)
+                for name in (BARE, DETECTOR):  # the first turn of each does not count
+                    self._turn(name, 0.0)
                 spans = [(name, *self._turn(name, length)) for name in names]
             self.pause(REPORTS)
             self.listener.read_reports()
@@ -303,8 +300,10 @@ class Bench:
 
     def _turn(self, name: str, length: float) -> tuple[int, int]:
         """Give one its turn; returns from when to when it counts, ns since the epoch."""
+        before = self._pictures_of(name)
         self.give_turn(name)
-        self.listener.read_answers()
+        # A busy camera may take a while to find out whom to send to.
+        self._expect_pictures(name, lambda: self._pictures_of(name) > before)
         # Not when we wake up, which we may do just when an answer has left a core free.
         begun = time.time_ns() + int(1e9 * SKIPPED)
         ended = begun + int(1e9 * (length - SKIPPED))
@@ -315,6 +314,12 @@ class Bench:
         """Have one of the two take the camera's pictures, and the other one not."""
         self._enable(DETECTOR if name == BARE else BARE, False)
         self._enable(name, True)
+
+    def _pictures_of(self, name: str) -> int:
+        """A number that grows when one of the two takes pictures in its turn."""
+        if name == DETECTOR:
+            return len(self.listener.read_answers())
+        return (self._output / f"{BARE}.log").read_text(errors="replace").count(BEGUN)
 
     def _expect_pictures(self, name: str, begun: Callable[[], object]) -> None:
         self.spin(begun, START_LIMIT, f"{name} took no picture on {TOPIC}")

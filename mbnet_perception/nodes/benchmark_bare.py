@@ -26,7 +26,7 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 
 BEGUN = "pictures come"
-"""What it prints with the first one."""
+"""What it prints with the first one each time that it was enabled."""
 
 
 class BenchmarkBare(Node):
@@ -49,6 +49,7 @@ class BenchmarkBare(Node):
         threads = values.pop("num_threads")
         self._run = BareRun(ModelLibrary(folder), OperatingPoint(**values), threads)
         self._subscription: Subscription | None = None
+        self._begun = False
         self.create_service(SetBool, "~/enable", self._on_enable)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -58,11 +59,13 @@ class BenchmarkBare(Node):
         if request.data:
             qos = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
             self._subscription = self.create_subscription(Image, TOPIC, self._on_image, qos)
+            self._begun = False
         response.success = True
         return response
 
     def _on_image(self, message: Image) -> None:
-        if not self.runs:
+        if not self._begun:
+            self._begun = True
             print(BEGUN, flush=True)
         seconds = self._run()
         self.runs.append((time.time_ns(), seconds))

@@ -12,6 +12,7 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_
 from mbnet_perception.nodes import benchmark
 from mbnet_perception.nodes.benchmark import (
     BARE,
+    BEGUN,
     DETECTOR,
     PROFILE_VARIABLES,
     BenchmarkError,
@@ -386,6 +387,19 @@ def test_only_one_of_the_two_subscribes_to_the_camera_at_a_time(make_bench):
         for name in (BARE, DETECTOR, BARE):
             bench.give_turn(name)
             bench.spin(lambda n=name: subscribed() == [n], 5.0, f"it is {name}'s turn")
+
+
+def test_a_turn_begins_with_the_first_picture_of_its_own(make_bench, tmp_path):
+    bench = make_bench(ModelLibrary().folder)
+    log = tmp_path / f"{BARE}.log"
+    camera = bench.process("benchmark_camera", {"rate": 5.0})
+    with bench.subject(BARE), bench.detector(), camera:
+        for turn in (1, 2):
+            bench._turn(BARE, 0.0)
+            assert log.read_text().count(BEGUN) == turn
+            before = len(bench.listener.answers)
+            bench._turn(DETECTOR, 0.0)
+            assert len(bench.listener.answers) > before
 
 
 def test_a_process_that_dies_ends_the_benchmark_with_its_last_words(make_bench, tmp_path):
