@@ -20,10 +20,6 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-# Before rclpy starts: a ROS network of our own.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -33,7 +29,7 @@ from mbnet_perception.nodes.benchmark import camera_environment
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 from mbnet_perception.nodes.cdr import read_stamp
 from mbnet_perception.nodes.endpoints import IMAGE
-from mbnet_perception.nodes.processes import node_process
+from mbnet_perception.nodes.processes import choose_network, node_process
 from mbnet_perception.nodes.receiver import Receiver, subscribe_for_receiver
 
 TURN = 3.0  # seconds
@@ -104,6 +100,7 @@ def main() -> None:
     # So that glibc keeps memory of a picture's size, as it does once models were loaded and freed.
     large = bytearray(30 << 20)
     del large
+    os.environ.update(choose_network())
     rclpy.init()
     node = Node("receiving")
     ways = {"by the executor": by_executor, "beside it, as bytes": beside_it}

@@ -62,6 +62,7 @@ from mbnet_perception.core.scene import DrivingScene
 from mbnet_perception.inference.benchmark import memory_of
 from mbnet_perception.inference.engine import KEPT
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
+from mbnet_perception.nodes.processes import choose_network
 
 TOPICS = ("/front/image_raw", "/rear/image_raw")
 SUFFIXES = {"raw": "", "compressed": "/compressed"}
@@ -547,8 +548,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.camera:
         run_camera(*args.camera)
-    os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
-    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.update(choose_network())
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     watchdog = threading.Timer(60 * args.minutes + GRACE, give_up)
     watchdog.daemon = True

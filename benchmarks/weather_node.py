@@ -18,10 +18,6 @@ import tempfile
 import time
 from pathlib import Path
 
-# Before rclpy starts: a ROS network of our own.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
 import cv2
 import rclpy
 from builtin_interfaces.msg import Time
@@ -33,7 +29,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mbnet_perception.core.latency import percentile
 from mbnet_perception.core.weather import CONDITIONS
 from mbnet_perception.evaluation import bags
-from mbnet_perception.nodes.processes import node_process
+from mbnet_perception.nodes.processes import choose_network, node_process
 from mbnet_perception.nodes.weather import WeatherNode
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -138,6 +134,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=60, help="of each kind (%(default)s)")
     parser.add_argument("--seconds", type=float, default=6, help="of each kind (%(default)s)")
     args = parser.parse_args()
+    os.environ.update(choose_network())
     cv2.setNumThreads(1)
     pictures = {transport: recorded(args.bag, kind) for transport, kind in TRANSPORTS.items()}
     print(f"{'pictures/s of a core':<22}" + "".join(f"{transport:>14}" for transport in TRANSPORTS))

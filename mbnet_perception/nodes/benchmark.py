@@ -34,7 +34,7 @@ from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, find
 from mbnet_perception.nodes.benchmark_bare import BEGUN
 from mbnet_perception.nodes.benchmark_camera import TOPIC
 from mbnet_perception.nodes.diagnostics import STAGES
-from mbnet_perception.nodes.processes import last_words, node_process
+from mbnet_perception.nodes.processes import choose_network, last_words, node_process
 
 BARE = "benchmark_bare"
 DETECTOR = "detector"
@@ -85,11 +85,16 @@ class Listener(Node):
         )
 
     def read_answers(self) -> list[tuple[int, int]]:
-        """Read what has come; returns all that was read."""
-        while taken := self._answers.handle.take_message(Detection2DArray, False):
+        """Read what has come by now; returns all that was read."""
+        now, published = time.time_ns(), 0
+        # And what comes meanwhile is left: on a busy machine that may be more than is read.
+        while published <= now:
+            taken = self._answers.handle.take_message(Detection2DArray, False)
+            if not taken:
+                break
             message, info = taken
-            stamp = message.header.stamp
-            self.answers.append((stamp.sec * 10**9 + stamp.nanosec, info["source_timestamp"]))
+            stamp, published = message.header.stamp, info["source_timestamp"]
+            self.answers.append((stamp.sec * 10**9 + stamp.nanosec, published))
         return self.answers
 
     def read_reports(self) -> None:
@@ -159,12 +164,7 @@ class Bench:
         self._output = output
         self._check = check
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        # A ROS network of our own: nobody else's images, nobody else's detector.
-        network = {
-            "ROS_DOMAIN_ID": str(1 + os.getpid() % 101),
-            "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
-        }
-        os.environ.update(network)
+        os.environ.update(choose_network())
         self._context = Context()
         rclpy.init(context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self._executor = SingleThreadedExecutor(context=self._context)

@@ -37,7 +37,12 @@ from mbnet_perception.core.latency import percentile
 from mbnet_perception.evaluation import bags
 from mbnet_perception.evaluation.bag_truth import told_by
 from mbnet_perception.nodes.messages import picture_from_message
-from mbnet_perception.nodes.processes import interruption, last_words, node_process
+from mbnet_perception.nodes.processes import (
+    choose_network,
+    interruption,
+    last_words,
+    node_process,
+)
 
 DETECTOR = "/detector"
 VIDEO = "demo.mp4"
@@ -275,10 +280,7 @@ def watch_drive(
     """
     topic, camera_topic, image_class = image_topic(bag)
     transport = "raw" if image_class is Image else "compressed"
-    # A ROS network of our own: nobody else's images, nobody else's detector.
-    domain = 1 + os.getpid() % 101
-    network = {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
-    os.environ.update(network)
+    os.environ.update(choose_network())
     processes: dict[str, subprocess.Popen[bytes]] = {}
     live = LiveTable(sys.stdout)
     context = Context()

@@ -1,18 +1,59 @@
-"""Nodes as processes of their own, which are ended in order."""
+"""Nodes as processes in a ROS network of their own, which are ended in order."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 STOP_LIMIT = 10.0  # seconds for a process to end when asked to
 LOG_TAIL = 15  # lines of a dead process's log to show
+DOMAINS = range(1, 102)  # whose ports are free on all systems (ROS 2, "The ROS_DOMAIN_ID")
+# Ports of a domain that are looked at: those of its discovery and of its first ten participants.
+FIRST_PORT, DOMAIN_STEP, LOOKED_AT = 7400, 250, 30  # DDSI-RTPS 2.5, 9.6.2.4
+
+
+def choose_network() -> dict[str, str]:
+    """Environment of a ROS network of our own: nobody else's images, nobody else's detector.
+
+    Nobody beyond this machine hears it, and nobody on it had a node in its domain when this
+    process first asked. It is the same one each time.
+
+    Raises:
+        RuntimeError: If no domain is free.
+    """
+    return {"ROS_DOMAIN_ID": str(_free_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+@cache  # as nodes of this process are in it from then on
+def _free_domain() -> int:
+    """A domain none of whose ports is bound; two processes begin to look at different ones."""
+    begin = os.getpid() % len(DOMAINS)
+    for domain in (*DOMAINS[begin:], *DOMAINS[:begin]):
+        port = FIRST_PORT + DOMAIN_STEP * domain
+        if not any(map(_is_bound, range(port, port + LOOKED_AT))):
+            return domain
+    raise RuntimeError(
+        f"no ROS domain is free on this machine: of {DOMAINS[0]} to {DOMAINS[-1]} each has a node; "
+        "end those that are left over"
+    )
+
+
+def _is_bound(port: int) -> bool:
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import importlib.util
-import os
 import re
 import time
 from dataclasses import fields
@@ -17,6 +16,7 @@ from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.nodes.parameters import DetectorSettings
+from mbnet_perception.nodes.processes import choose_network
 
 PROJECT = Path(__file__).resolve().parents[2]
 PARAMS_FILE = PROJECT / "config" / "detector.yaml"
@@ -132,8 +132,8 @@ def launch(arguments, check, monkeypatch):
     from launch.actions import IncludeLaunchDescription
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name, value in choose_network().items():
+        monkeypatch.setenv(name, value)
     given = dict(argument.split(":=") for argument in arguments)
     source = PythonLaunchDescriptionSource(str(PROJECT / "launch" / "detect.launch.py"))
     include = IncludeLaunchDescription(source, launch_arguments=given.items())

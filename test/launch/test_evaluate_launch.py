@@ -16,7 +16,7 @@ from rosbags.typesys import Stores, get_typestore
 from mbnet_perception.evaluation import bags
 from mbnet_perception.evaluation.bags import CameraBagWriter
 from mbnet_perception.evaluation.sample_drive import write_drive
-from mbnet_perception.nodes.processes import node_process
+from mbnet_perception.nodes.processes import choose_network, node_process
 
 PROJECT = Path(__file__).resolve().parents[2]
 CAMERA = bags.IMAGE_TOPIC.removesuffix("/compressed")
@@ -46,8 +46,8 @@ def launch(monkeypatch):
     from launch.actions import IncludeLaunchDescription
     from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(1 + os.getpid() % 101))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    for name, value in choose_network().items():
+        monkeypatch.setenv(name, value)
     source = PythonLaunchDescriptionSource(str(PROJECT / "launch" / "evaluate.launch.py"))
 
     async def scenario(arguments, meanwhile):

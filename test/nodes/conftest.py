@@ -7,10 +7,6 @@ import time
 from array import array
 from threading import Condition, current_thread
 
-# Before rclpy starts. 1 to 101 are the domains whose ports are free on all systems.
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 101)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-
 import cv2
 import pytest
 import rclpy
@@ -29,6 +25,9 @@ from mbnet_perception.core.scene import DrivingScene
 from mbnet_perception.inference.detector import Detector
 from mbnet_perception.inference.models import ModelLibrary, add_model
 from mbnet_perception.nodes.detector import DetectorNode
+from mbnet_perception.nodes.processes import choose_network
+
+os.environ.update(choose_network())
 
 DEADLINE = 20.0
 SIZE = (160, 120)

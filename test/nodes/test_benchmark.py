@@ -1,10 +1,12 @@
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.context import Context
+from vision_msgs.msg import Detection2DArray
 
 from mbnet_perception.inference import engine as engine_module
 from mbnet_perception.inference.engine import Engine
@@ -359,6 +361,29 @@ def test_a_change_is_when_the_detector_first_says_where_it_runs(listener):
     }
     begun, ended = published[1]
     assert begun <= listener.changed <= ended
+
+
+def test_reading_ends_though_answers_come_faster_than_they_are_read(listener):
+    publisher = listener.create_publisher(Detection2DArray, "/detector/detections", 100)
+    end = time.monotonic() + 20
+    while not publisher.get_subscription_count():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    real, takes = listener._answers, []
+
+    def take_message(*arguments):
+        takes.append(arguments)
+        assert len(takes) < 50, "it reads for ever"
+        while True:  # until one of those that came meanwhile is there
+            publisher.publish(Detection2DArray())
+            if taken := real.handle.take_message(*arguments):
+                return taken
+
+    publisher.publish(Detection2DArray())
+    listener._answers = SimpleNamespace(handle=SimpleNamespace(take_message=take_message))
+    listener.read_answers()
+    listener._answers = real
+    assert 0 < len(takes) == len(listener.answers)
 
 
 @pytest.fixture
