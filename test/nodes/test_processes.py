@@ -46,7 +46,7 @@ def test_a_domain_with_a_node_is_left_alone(choose):
     node = Node("somebody_else", context=context)
     assert choose(begin) > begin
     node.destroy_node()
-    context.destroy()
+    rclpy.shutdown(context=context)
     assert choose(begin) == begin
 
 
