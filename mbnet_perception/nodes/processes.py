@@ -16,9 +16,9 @@ from typing import Any
 
 STOP_LIMIT = 10.0  # seconds for a process to end when asked to
 LOG_TAIL = 15  # lines of a dead process's log to show
-DOMAINS = range(1, 102)  # whose ports are free on all systems (ROS 2, "The ROS_DOMAIN_ID")
+DOMAINS = range(1, 102)  # whose ports are free on all systems (ROS 2 docs, "The ROS_DOMAIN_ID")
 # Ports of a domain that are looked at: those of its discovery and of its first ten participants.
-FIRST_PORT, DOMAIN_STEP, LOOKED_AT = 7400, 250, 30  # DDSI-RTPS 2.5, 9.6.2.4
+FIRST_PORT, DOMAIN_STEP, LOOKED_AT = 7400, 250, 30  # DDSI-RTPS, "Default Port Numbers"
 
 
 def choose_network() -> dict[str, str]:
