@@ -422,15 +422,19 @@ def counted_turns(
         took: Of each process, when something ended, ns, and how long it took, seconds.
 
     Raises:
-        BenchmarkError: If nothing ended in a turn.
+        BenchmarkError: If a process did nothing in all of its turns. In one that can be: a busy
+            machine may hold a process up for longer than that.
     """
     turns = []
     for name, begun, ended in spans:
         inside = [duration for done, duration in took[name] if begun < done <= ended]
-        turn = Turn(name, (ended - begun) / 1e9, inside)
-        if not inside:
-            raise BenchmarkError(f"{name} did nothing in a turn of {turn.seconds:.1f} s")
-        turns.append(turn)
+        turns.append(Turn(name, (ended - begun) / 1e9, inside))
+    for name in took:
+        own = [turn for turn in turns if turn.name == name]
+        if not any(turn.durations for turn in own):
+            raise BenchmarkError(
+                f"{name} did nothing in all its {len(own)} turns; are other programs busy?"
+            )
     return turns
 
 
@@ -456,8 +460,14 @@ def share_of_bare_rate(turns: Sequence[Turn]) -> float:
 
 
 def of_pairs(turns: Sequence[Turn], ratio: Callable[[Sequence[Turn]], float]) -> dict[str, Any]:
-    """A ratio of each turn and the one after it, to see how far it can be trusted."""
-    ratios = [ratio(pair) for pair in pairwise(turns)]
+    """A ratio of each turn and the one after it, to see how far it can be trusted.
+
+    Raises:
+        BenchmarkError: If there are no two turns in a row in which something was done.
+    """
+    ratios = [ratio(pair) for pair in pairwise(turns) if all(turn.durations for turn in pair)]
+    if not ratios:
+        raise BenchmarkError("of each two turns one had nothing done; are other programs busy?")
     return {"min": min(ratios), "median": median(ratios), "max": max(ratios), "each": ratios}
 
 

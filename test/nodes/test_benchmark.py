@@ -53,9 +53,15 @@ def test_what_ends_while_a_turn_counts_is_of_that_turn():
     ]
 
 
-def test_a_turn_in_which_nothing_happened_ends_the_benchmark():
-    with pytest.raises(BenchmarkError, match=r"detector did nothing in a turn of 2.0 s"):
-        counted_turns([(DETECTOR, 0, 2000 * MS)], {DETECTOR: [(3000 * MS, 0.01)]})
+def test_a_turn_in_which_nothing_happened_counts_unless_all_are_like_that():
+    spans = [(DETECTOR, 0, 2000 * MS), (DETECTOR, 4000 * MS, 6000 * MS)]
+    took = {DETECTOR: [(3000 * MS, 0.01)]}
+    with pytest.raises(BenchmarkError, match=r"detector did nothing in all its 2 turns"):
+        counted_turns(spans, took)
+    took[DETECTOR] += [(5000 * MS, 0.02)] * 8
+    turns = counted_turns(spans, took)
+    assert turns == [Turn(DETECTOR, 2.0, []), Turn(DETECTOR, 2.0, [0.02] * 8)]
+    assert processed_rate(turns) == 2.0
 
 
 TURNS = [
@@ -84,6 +90,14 @@ def test_neighbouring_turns_have_ratios_of_their_own():
     assert of_pairs(TURNS, share_of_bare_rate)["each"] == pytest.approx(
         [20 * 0.020, 20 * 0.014, 6 * 0.014]
     )
+
+
+def test_neighbours_of_a_turn_in_which_nothing_happened_have_no_ratio():
+    idle = Turn(BARE, 0.5, [])
+    ratios = of_pairs([*TURNS[:2], idle, *TURNS[1:]], overhead_ratio)
+    assert ratios["each"] == pytest.approx([12 / 10, 12 / 8, 24 / 8])
+    with pytest.raises(BenchmarkError, match="of each two turns one had nothing done"):
+        of_pairs([TURNS[1], idle, TURNS[1]], overhead_ratio)
 
 
 def test_gaps_are_between_neighbours_in_time():
@@ -271,7 +285,7 @@ def test_the_result_is_json_and_its_ratios_are_of_its_figures(result):
 def test_each_turn_has_a_neighbour_to_be_compared_with(result):
     for part, spread in (("paced", "overhead_of_pairs"), ("overload", "share_of_pairs")):
         assert result[part]["turns_of_each"] == 3
-        assert len(result[part][spread]["each"]) == 5
+        assert 0 < len(result[part][spread]["each"]) <= 5
 
 
 @pytest.mark.parametrize("part", ["paced", "overload"])
