@@ -6,9 +6,10 @@ images, half with JPEGs. A fault is survived if /diagnostics told what it should
 detections of both cameras flow and /diagnostics is content again, each within RECOVERY. All the
 time the frames of each camera must balance, and no more may be lost than can have been sent.
 
-Memory is judged by the medians of the earlier and the later rounds; it may grow by GROWTH. A run
-too short for two rounds is not judged. Round 0 is the start. The ledger adds up what was seen last
-of each time that the node was configured.
+Memory is looked at in each round after the node was cleaned up and configured again, where it has
+one operating point and not those of changes before. The medians of the earlier and the later rounds
+are compared; it may grow by GROWTH. A run too short for two rounds is not judged. Round 0 is the
+start. The ledger adds up what was seen last of each time that the node was configured.
 
     python benchmarks/soak.py [--minutes 15] [--seed 0] [--json]
 
@@ -82,6 +83,7 @@ RECOVERY = 20.0  # seconds to tell about a fault, and again to recover from it
 CALM = 1.0  # seconds between two faults; latencies are of these alone
 ENOUGH = 10  # detections of a camera that say it works
 GROWTH = 64  # MB
+CLEANED = "cleaned up"
 GRACE = 120.0  # seconds beyond the minutes after which the soak kills itself
 SETTLED = ("processed", "superseded", "stale", "failed", "waiting")
 LOST = ("lost", "lost_by_stamps")
@@ -170,7 +172,7 @@ class Soak(Node):
         self.looked = dict.fromkeys(TOPICS, time.monotonic())
         self.calm_since = math.inf
         self.latencies: list[float] = []  # from stamp to publication, seconds
-        self.rounds: list[float] = []  # MB at the start, and at the end of each
+        self.rounds: list[float] = []  # MB at the start, and in each
         self.faults = {n: {"tried": 0, "survived": 0, "slowest_recovery_s": 0.0} for n in FAULTS}
         self.problems: list[str] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 100)
@@ -344,7 +346,6 @@ class Soak(Node):
         self.told(topic, WARN, "no frame for")
 
     def change_resolution(self, topic: str) -> None:
-        # Each of them in each round, as memory is judged by rounds.
         for width, height in self.chance.sample(OTHER_SIZES, len(OTHER_SIZES)):
             self.tell(topic, f"{width}x{height}")
             self.wait(0.5)
@@ -434,7 +435,6 @@ class Soak(Node):
                 for name in self.chance.sample(tuple(FAULTS), len(FAULTS)):
                     if time.monotonic() < end:
                         self.fault(name)
-                self.rounds.append(self.memory())
             self.finish()
         except SoakError as error:
             self.problems.append(str(error))
@@ -465,6 +465,8 @@ class Soak(Node):
         self.calm_since = self.now()
         self.wait(CALM)
         self.calm_since = math.inf
+        if name == CLEANED:
+            self.rounds.append(self.memory())
         latest = 1e3 * max(self.latencies[known:], default=math.nan)
         line = f"{self.transport:10} {name:26} {took:5.1f} s  then {latest:4.0f} ms at most"
         line += f"  {self.memory():4.0f} MB  {outcome}"
@@ -519,7 +521,7 @@ FAULTS: dict[str, Callable[[Soak, str], None]] = {
     **{"clock forwards": Soak.leap_forwards, "clock back, as a bag loops": Soak.loop_bag},
     **{"model deleted": Soak.delete_model, "parameters churned": Soak.churn},
     **{"storm of subscribers": Soak.storm, "disabled": Soak.disable},
-    **{"deactivated": Soak.deactivate, "cleaned up": Soak.clean_up},
+    **{"deactivated": Soak.deactivate, CLEANED: Soak.clean_up},
 }
 
 
