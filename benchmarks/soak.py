@@ -465,11 +465,12 @@ class Soak(Node):
         self.calm_since = self.now()
         self.wait(CALM)
         self.calm_since = math.inf
+        memory = self.memory()
         if name == CLEANED:
-            self.rounds.append(self.memory())
+            self.rounds.append(memory)
         latest = 1e3 * max(self.latencies[known:], default=math.nan)
         line = f"{self.transport:10} {name:26} {took:5.1f} s  then {latest:4.0f} ms at most"
-        line += f"  {self.memory():4.0f} MB  {outcome}"
+        line += f"  {memory:4.0f} MB  {outcome}"
         print(line, file=sys.stderr, flush=True)
 
     def memory(self) -> float:

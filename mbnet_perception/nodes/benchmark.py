@@ -430,10 +430,10 @@ def counted_turns(
         inside = [duration for done, duration in took[name] if begun < done <= ended]
         turns.append(Turn(name, (ended - begun) / 1e9, inside))
     for name in took:
-        own = [turn for turn in turns if turn.name == name]
-        if not any(turn.durations for turn in own):
+        if not durations(turns, name):
+            own = sum(turn.name == name for turn in turns)
             raise BenchmarkError(
-                f"{name} did nothing in all its {len(own)} turns; are other programs busy?"
+                f"{name} did nothing in all its {own} turns; are other programs busy?"
             )
     return turns
 
