@@ -8,10 +8,10 @@ time the frames of each camera must balance, and no more may be lost than can ha
 
 Memory is looked at in each round after the node was cleaned up and configured again, where it has
 one operating point and not those of changes before. The medians of the earlier and the later rounds
-are compared; it may grow by GROWTH. A run too short for two rounds is not judged. Round 0 is the
+are compared; it may grow by GROWTH. With fewer than two of these it is not judged. Round 0 is the
 start. The ledger adds up what was seen last of each time that the node was configured.
 
-    python benchmarks/soak.py [--minutes 15] [--seed 0] [--json]
+    python benchmarks/soak.py [--minutes 15] [--seed 0] [--faults "camera killed" ...] [--json]
 
 Ends with status 1 if any of this failed or the detector died, and with 2 if the soak itself hung.
 """
@@ -35,7 +35,7 @@ import threading
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -154,9 +154,12 @@ class Soak(Node):
         transport: Of the images.
         folder: For logs and a copy of the models.
         chance: What is done, in which order.
+        faults: The kinds of them, of FAULTS.
     """
 
-    def __init__(self, transport: str, folder: Path, chance: random.Random) -> None:
+    def __init__(
+        self, transport: str, folder: Path, chance: random.Random, faults: Sequence[str]
+    ) -> None:
         super().__init__("soak")
         self.transport, self.folder, self.chance = transport, folder, chance
         self.crowd = Node("crowd")  # is never spun
@@ -173,7 +176,7 @@ class Soak(Node):
         self.calm_since = math.inf
         self.latencies: list[float] = []  # from stamp to publication, seconds
         self.rounds: list[float] = []  # MB at the start, and in each
-        self.faults = {n: {"tried": 0, "survived": 0, "slowest_recovery_s": 0.0} for n in FAULTS}
+        self.faults = {n: {"tried": 0, "survived": 0, "slowest_recovery_s": 0.0} for n in faults}
         self.problems: list[str] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 100)
         for topic in TOPICS:
@@ -262,7 +265,12 @@ class Soak(Node):
             status = self.statuses.get(name)
             return status is not None and status.level == level and text in status.message
 
-        self.until(is_told, f"/diagnostics of {name} says {text!r}")
+        try:
+            self.until(is_told, f"/diagnostics of {name} says {text!r}")
+        except SoakError as error:
+            status = self.statuses.get(name)
+            said = repr(status.message) if status else "nothing"
+            raise SoakError(f"{error}; it said {said}") from error
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the detector."""
@@ -432,7 +440,7 @@ class Soak(Node):
             self.recover(START_LIMIT)
             self.rounds.append(self.memory())
             while time.monotonic() < end:
-                for name in self.chance.sample(tuple(FAULTS), len(FAULTS)):
+                for name in self.chance.sample(tuple(self.faults), len(self.faults)):
                     if time.monotonic() < end:
                         self.fault(name)
             self.finish()
@@ -553,6 +561,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=15.0, help="of both halves (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the faults (%(default)s)")
+    parser.add_argument(
+        "--faults",
+        nargs="+",
+        choices=FAULTS,
+        default=list(FAULTS),
+        metavar="FAULT",
+        help="kinds of them: %(choices)s (all)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     parser.add_argument("--camera", nargs=2, help=argparse.SUPPRESS)  # is how it starts cameras
     args = parser.parse_args()
@@ -568,7 +584,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for half, transport in enumerate(SUFFIXES, 1):
             try:
-                soak = Soak(transport, Path(folder), chance)
+                soak = Soak(transport, Path(folder), chance, args.faults)
                 soak.run(began + 60 * args.minutes * half / len(SUFFIXES))
             finally:
                 for process in children:

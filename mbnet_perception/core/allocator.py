@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of its malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of its malloc.h
 
 
 def keep_memory() -> None:
@@ -15,6 +15,15 @@ def keep_memory() -> None:
     """
     _set_option(M_MMAP_MAX, 0)
     _set_option(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def share_arenas() -> None:
+    """Have threads that begin from now on allocate from the memory of those before.
+
+    Else each has an arena of its own, of which glibc keeps the end that was free last, several
+    megabytes, :func:`return_memory` or not (figures in docs/decisions.md).
+    """
+    _set_option(M_ARENA_MAX, 1)
 
 
 def return_memory() -> None:

@@ -28,7 +28,7 @@ from rclpy.parameter import Parameter
 from rclpy.publisher import Publisher
 from std_srvs.srv import SetBool
 
-from mbnet_perception.core.allocator import return_memory
+from mbnet_perception.core.allocator import return_memory, share_arenas
 from mbnet_perception.core.board import BoardReader
 from mbnet_perception.core.frame_queue import FrameQueue
 from mbnet_perception.core.images import ImageFormatError, Picture
@@ -775,6 +775,7 @@ class DetectorNode(LifecycleNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until a signal ends it; 1 where it cannot start."""
+    share_arenas()
     return run_node("detector", DetectorNode, args)
 
 

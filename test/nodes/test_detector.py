@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from array import array
+from itertools import pairwise
 from pathlib import Path
 from threading import Event
 
@@ -553,6 +554,17 @@ def test_arguments_that_ros_cannot_read_are_named_and_the_node_does_not_start(tm
     assert "Traceback" not in errors
 
 
+def await_start(peer, name, reports=True):
+    came = []
+    peer.create_subscription(DiagnosticArray, "/diagnostics", came.append, 10)
+    for _ in range(600):
+        # Detections are announced while the node is being configured, diagnostics come later.
+        if came if reports else peer.count_publishers(f"/{name}/detections"):
+            return
+        rclpy.spin_once(peer, timeout_sec=0.05)
+    pytest.fail("the node did not start")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("started", [True, False])
 def test_a_signal_ends_the_node_quietly(started, number):
@@ -560,16 +572,7 @@ def test_a_signal_ends_the_node_quietly(started, number):
     process = start("-r", f"__node:={name}")
     try:
         rclpy.init(args=[])
-        peer = Node("peer")
-        came = []
-        peer.create_subscription(DiagnosticArray, "/diagnostics", came.append, 10)
-        for _ in range(600):
-            # Detections are announced while the node is being configured, diagnostics come later.
-            if came if started else peer.count_publishers(f"/{name}/detections"):
-                break
-            rclpy.spin_once(peer, timeout_sec=0.05)
-        else:
-            pytest.fail("the node did not start")
+        await_start(Node("peer"), name, reports=started)
         process.send_signal(number)
         _, errors = process.communicate(timeout=20)
     finally:
@@ -578,6 +581,30 @@ def test_a_signal_ends_the_node_quietly(started, number):
     assert process.returncode == 0
     assert "Traceback" not in errors
     assert "ERROR" not in errors
+
+
+def thread_arenas(process):
+    """How many glibc made beside the first: it reserves 64 MB at a multiple of that for each."""
+    span, regions = 64 << 20, []
+    for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines():
+        addresses, access, *_ = line.split()
+        regions.append((*(int(address, 16) for address in addresses.split("-")), access))
+    return sum(
+        start % span == 0 and end == following and access == "rw-p" and reserved == "---p"
+        for (start, end, access), (following, _, reserved) in pairwise(regions)
+    )
+
+
+def test_threads_share_their_memory():
+    process = start("-r", "__node:=frugal")
+    try:
+        rclpy.init(args=[])
+        await_start(Node("peer"), "frugal")
+        # Of a dozen threads; two that trace ROS begin as it is imported.
+        assert thread_arenas(process) <= 2
+    finally:
+        process.kill()
+        rclpy.try_shutdown()
 
 
 def test_a_request_that_rclpy_stumbles_over_does_not_end_the_node():
