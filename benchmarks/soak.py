@@ -244,13 +244,14 @@ class Soak(Node):
     # What all faults need
 
     def until(self, condition: Callable[[], Any], what: str, limit: float = RECOVERY) -> None:
-        """Wait for something; the error says what did not come true."""
+        """Wait for something; the error says what did not come true, and what /diagnostics said."""
         end = time.monotonic() + limit
         while not condition():
             if self.detector.poll() is not None:
                 raise SoakError(f"detector ended with status {self.detector.returncode}")
             if time.monotonic() > end:
-                raise SoakError(f"not within {limit:.0f} s: {what}")
+                said = {name: status.message for name, status in self.statuses.items()}
+                raise SoakError(f"not within {limit:.0f} s: {what}; /diagnostics said {said}")
             self.spinner.spin_once(timeout_sec=0.05)
 
     def wait(self, seconds: float) -> None:
@@ -265,12 +266,7 @@ class Soak(Node):
             status = self.statuses.get(name)
             return status is not None and status.level == level and text in status.message
 
-        try:
-            self.until(is_told, f"/diagnostics of {name} says {text!r}")
-        except SoakError as error:
-            status = self.statuses.get(name)
-            said = repr(status.message) if status else "nothing"
-            raise SoakError(f"{error}; it said {said}") from error
+        self.until(is_told, f"/diagnostics of {name} says {text!r}")
 
     def call(self, kind: Any, name: str, request: Any) -> Any:
         """Call a service of the detector."""
@@ -343,8 +339,7 @@ class Soak(Node):
         try:
             self.until(is_well, "recovery", limit)
         except SoakError as error:
-            said = {name: status.message for name, status in self.statuses.items()}
-            raise SoakError(f"{error}; {dict(self.answers - before)} answers, {said}") from error
+            raise SoakError(f"{error}; {dict(self.answers - before)} answers") from error
 
     # The faults; each ends when /diagnostics has told what it should
 
