@@ -176,6 +176,7 @@ class Soak(Node):
         self.calm_since = math.inf
         self.latencies: list[float] = []  # from stamp to publication, seconds
         self.rounds: list[float] = []  # MB at the start, and in each
+        self.ended: float | None = None  # MB at the end
         self.faults = {n: {"tried": 0, "survived": 0, "slowest_recovery_s": 0.0} for n in faults}
         self.problems: list[str] = []
         self.create_subscription(DiagnosticArray, "/diagnostics", self.on_diagnostics, 100)
@@ -489,6 +490,7 @@ class Soak(Node):
         for topic in TOPICS:
             if self.value(topic, "waiting"):
                 self.problems.append(f"{topic}: frames wait though the cameras are gone")
+        self.ended = self.memory()
         rounds = self.rounds[1:]
         half = len(rounds) // 2
         if half and median(rounds[half:]) - median(rounds[:half]) > GROWTH:
@@ -513,7 +515,10 @@ class Soak(Node):
                 | {"answers_seen": self.answers[topic]}
                 for topic, counts in totals.items()
             },
-            "memory_mb": self.rounds,
+            "memory_mb": {
+                **{f"round {i}": mb for i, mb in enumerate(self.rounds)},
+                "end": self.ended,
+            },
             "latency_ms": {f"p{r}": round(1e3 * percentile(late, r), 1) for r in (50, 99) if late},
             "problems": self.problems,
         }
@@ -538,7 +543,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [f"{result['transport']} images"]
     for section in ("faults", "ledger"):
         lines += [row(name, figures) for name, figures in result[section].items()]
-    lines.append(row("memory, MB", {f"round {i}": mb for i, mb in enumerate(result["memory_mb"])}))
+    lines.append(row("memory, MB", result["memory_mb"]))
     lines.append(row("latency, ms", result["latency_ms"]))
     return "\n".join([*lines, *(f"  PROBLEM: {problem}" for problem in result["problems"])])
 
