@@ -146,23 +146,37 @@ def test_switches_are_compared_with_the_time_between_them():
     assert [one["largest_gap_ms"] for one in figures["switches"]] == pytest.approx([30, 20])
     assert figures["largest_gap_ms"] == pytest.approx({"median": 25, "max": 30})
     assert [one["took_ms"] for one in figures["switches"]] == [40, 40]
-    assert figures["window_ms"] == 40
-    assert figures["windows"] == 4 + 4 + 5  # from 20 to 200, from 250 to 410, from 460 to 660
+    assert figures["usual_p50_ms"] == pytest.approx(10)
     for usual in ("usual_p50", "usual_largest"):
-        assert figures[f"{usual}_ms"] == pytest.approx(10)
         assert figures[f"to_{usual}"] == pytest.approx({"median": 2.5, "max": 3})
+    assert figures["beyond"] == 2
+    windows = figures["windows"]
+    assert windows["length_ms"] == 40
+    assert windows["count"] == 4 + 4 + 5  # from 20 to 200, from 250 to 410, from 460 to 660
+    assert windows["largest_gap_ms"] == pytest.approx({"median": 10, "max": 10})
+    assert windows["beyond"] == 0
 
 
-def test_the_usual_largest_gap_is_of_windows_as_long_as_a_switch():
-    # 30 ms once in each 200 ms, else 10 ms.
+@pytest.mark.parametrize(
+    ("length", "usual_largest", "switches", "count", "beyond"),
+    [
+        # Each gap of 30 ms touches 3 of 10 windows, and neither switch.
+        pytest.param(20, 10, 0, 15 + 19 + 28, 6 + 6 + 9, id="as short as two pictures"),
+        # One in each window and each switch.
+        pytest.param(200, 30, 2, 3, 3, id="as long as from one long gap to the next"),
+    ],
+)
+def test_the_usual_largest_gap_is_of_windows_as_long_as_a_switch(
+    length, usual_largest, switches, count, beyond
+):
+    # From 30 to 60, from 230 to 260 and so on nothing, else one each 10 ms.
     published = [t * MS for t in range(0, 1300, 10) if t % 200 not in (40, 50)]
-
-    def usual_largest(length):
-        spans = [(begun * MS, (begun + length) * MS) for begun in (300, 700)]
-        return switch_figures(published, 0, spans, 1290 * MS)["usual_largest_ms"]
-
-    assert usual_largest(20) == pytest.approx(10)  # 3 of 10 windows touch one of the longer gaps
-    assert usual_largest(200) == pytest.approx(30)  # all do
+    spans = [(begun * MS, (begun + length) * MS) for begun in (300, 700)]
+    figures = switch_figures(published, 0, spans, 1290 * MS)
+    windows = figures["windows"]
+    assert windows["largest_gap_ms"] == pytest.approx({"median": usual_largest, "max": 30})
+    assert (windows["count"], windows["beyond"]) == (count, beyond)
+    assert figures["beyond"] == switches
 
 
 def test_switches_without_a_rest_between_them_cannot_be_compared():
@@ -312,7 +326,7 @@ def test_switches_that_build_and_those_that_do_not_are_told_apart(result):
     assert {
         kind: [one["to"] for one in part["switches"]] for kind, part in result["switch"].items()
     } == {"built": [there], "kept": [back, there]}
-    assert all(part["windows"] > 0 for part in result["switch"].values())
+    assert all(part["windows"]["count"] > 0 for part in result["switch"].values())
 
 
 def test_the_lines_for_people_hold_the_main_figures(result):
@@ -325,6 +339,7 @@ def test_the_lines_for_people_hold_the_main_figures(result):
         assert f"switch, {kind}" in text
         assert f"largest gap of {count} {part['largest_gap_ms']['median']:.1f} ms" in text
         assert f"at worst {part['to_usual_p50']['max']:.2f} of the usual p50" in text
+        assert f"{part['windows']['beyond']} of {part['windows']['count']} windows" in text
     assert f"{100 * result['share_of_bare_rate']:.1f} % of bare" in text
     assert result["how"] in text
 
