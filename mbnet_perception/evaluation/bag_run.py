@@ -12,9 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from queue import Full, Queue
 from typing import NamedTuple, NoReturn, TypeAlias, TypeVar
@@ -588,19 +588,53 @@ def _one_thread() -> Iterator[None]:
         cv2.setNumThreads(threads)
 
 
+class Progress:
+    """What processes tell one another: how far they are, and that they are to stop.
+
+    Nothing here waits for a lock, because who is killed while holding one never gives it back, and
+    all others would wait for ever.
+
+    Args:
+        context: The way in which the processes start.
+        tasks: How many tasks there are. Each is done by one process at a time.
+    """
+
+    def __init__(self, context: BaseContext, tasks: int) -> None:
+        self._done = context.RawArray("q", tasks)
+        self._stopped = context.RawValue("b", False)
+
+    def advance(self, task: int, pictures: int) -> None:
+        """Tell that so many more pictures of a task are done."""
+        self._done[task] += pictures
+
+    @property
+    def done(self) -> int:
+        """How many pictures of all tasks are done."""
+        return sum(self._done)
+
+    def stop(self) -> None:
+        """Tell that nobody is to go on."""
+        self._stopped.value = True
+
+    @property
+    def stopped(self) -> bool:
+        """Whether nobody is to go on."""
+        return bool(self._stopped.value)
+
+
 def _run_in_processes(
     cache: BagCache, models: Path | None, tasks: Sequence[_Task], jobs: int, bar: tqdm[NoReturn]
 ) -> None:
     # Not forked: ONNX Runtime's threads would not survive that.
     context = get_context("spawn")
-    done, stop = context.Value("q", 0), context.Event()
-    arguments = (cache, models, done, stop)
+    progress = Progress(context, len(tasks))
+    arguments = (cache, models, progress)
     with ProcessPoolExecutor(min(jobs, len(tasks)), context, _prepare, arguments) as pool:
         try:
-            waiting = {pool.submit(_work, task) for task in tasks}
+            waiting = {pool.submit(_work, number, task) for number, task in enumerate(tasks)}
             while waiting:
                 finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                bar.update(done.value - bar.n)
+                bar.update(progress.done - bar.n)
                 for future in finished:
                     cache.keep_facts(future.result())
         except BrokenProcessPool as error:
@@ -609,7 +643,7 @@ def _run_in_processes(
                 "stays, so go on with the same command and fewer jobs"
             ) from error
         finally:
-            stop.set()
+            progress.stop()
             pool.shutdown(cancel_futures=True)
 
 
@@ -620,34 +654,30 @@ class _StoppedError(Exception):
 class _Worker:
     """One of several processes."""
 
-    def __init__(
-        self, cache: BagCache, models: Path | None, done: Synchronized[int], stop: Event
-    ) -> None:
+    def __init__(self, cache: BagCache, models: Path | None, progress: Progress) -> None:
         self._cache = cache
         points = [each.point for each in cache.plan.points]
         self._detectors = _load_detectors(ModelLibrary(models), points)
-        self._done = done
-        self._stop = stop
+        self._progress = progress
 
-    def __call__(self, task: _Task) -> BagFacts:
-        return _run(self._cache, self._detectors, task, self._advance)
+    def __call__(self, number: int, task: _Task) -> BagFacts:
+        return _run(self._cache, self._detectors, task, partial(self._advance, number))
 
-    def _advance(self, pictures: int) -> None:
-        if self._stop.is_set():
+    def _advance(self, number: int, pictures: int) -> None:
+        if self._progress.stopped:
             raise _StoppedError
-        with self._done.get_lock():
-            self._done.value += pictures
+        self._progress.advance(number, pictures)
 
 
 _worker: _Worker
 
 
-def _prepare(cache: BagCache, models: Path | None, done: Synchronized[int], stop: Event) -> None:
+def _prepare(cache: BagCache, models: Path | None, progress: Progress) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process tells the others to stop
     cv2.setNumThreads(1)
-    _worker = _Worker(cache, models, done, stop)
+    _worker = _Worker(cache, models, progress)
 
 
-def _work(task: _Task) -> BagFacts:
-    return _worker(task)
+def _work(number: int, task: _Task) -> BagFacts:
+    return _worker(number, task)

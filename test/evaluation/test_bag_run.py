@@ -21,7 +21,7 @@ from mbnet_perception.evaluation.accuracy import MEASURING
 from mbnet_perception.evaluation.bag_cache import CHUNK, CacheError, merge
 from mbnet_perception.evaluation.bag_pictures import degrade_frame, moment_pictures
 from mbnet_perception.evaluation.bag_results import Moment
-from mbnet_perception.evaluation.bag_run import BagPlan, BagRunError, evaluate_bags
+from mbnet_perception.evaluation.bag_run import BagPlan, BagRunError, Progress, evaluate_bags
 from mbnet_perception.evaluation.bags import START, BagError
 from mbnet_perception.evaluation.robustness import CLEAR, Condition
 from mbnet_perception.inference.detector import Detector
@@ -434,6 +434,33 @@ def test_a_process_that_is_killed_is_told(make_plan, long_drive, tmp_path):
     with pytest.raises(BagRunError, match=r"ended from outside.*fewer jobs"):
         evaluate_bags(make_plan(long_drive, conditions=conditions), tmp_path, jobs=2)
     killer.join()
+
+
+def test_who_is_killed_keeps_nobody_waiting():
+    context = multiprocessing.get_context("spawn")
+    progress = Progress(context, 2)
+    code = "while not progress.stopped: progress.advance(1, 2)"
+    process = context.Process(target=exec, args=(code, {"progress": progress}))
+    process.start()
+    seen = []
+
+    def look():
+        wait_for(lambda: progress.done > 0)
+        # One that is stopped is as one that is killed, so that this is at many moments.
+        for _ in range(500):
+            os.kill(process.pid, signal.SIGSTOP)
+            seen.append((progress.done % 2, progress.stopped))
+            os.kill(process.pid, signal.SIGCONT)
+        process.kill()
+        progress.stop()
+        seen.append((progress.done % 2, progress.stopped))
+
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(60)
+    process.kill()
+    process.join()
+    assert seen == [*[(0, False)] * 500, (0, True)]
 
 
 SCRIPT = """
