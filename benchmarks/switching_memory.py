@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--trim", action="store_true", help="give memory back after each change")
     args = parser.parse_args()
     engine_module.KEPT = args.kept
-    engine_module.LONGEST_WAIT = 0.001  # nobody detects
+    detector_module.LONGEST_WAIT = 0.001  # nobody detects
     if args.apart:
         detector_module._share_memory = lambda options: None
     library = ModelLibrary(args.models)

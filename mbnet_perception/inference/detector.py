@@ -31,6 +31,7 @@ USUAL_CAMERA = (480, 640)
 WARM_RUNS = 2
 
 POLL = 0.0005  # seconds; a good deal less than any network takes
+LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ class Detector:
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         origin: Name of the file, for messages.
         camera: Height and width of the pictures to be warm for; None for the usual ones.
+        beside: One that another thread runs meanwhile, which is not to be held up.
 
     Attributes:
         model: What its sessions are made from.
@@ -117,6 +119,7 @@ class Detector:
         num_threads: int = 0,
         origin: str = "model",
         camera: tuple[int, int] | None = None,
+        beside: Detector | None = None,
     ) -> None:
         self.model = ModelContent(model) if isinstance(model, bytes) else model
         self._threads = num_threads
@@ -133,7 +136,7 @@ class Detector:
         selection = Selection()
         self._wanted = (selection, selection.class_mask(self.classes))
         # A model that breaks the contract is refused before it is needed.
-        self.warm(warm_for)
+        self.warm(warm_for, beside)
         if camera is None:
             self._seen = ()  # a guess, of no meaning for the detector that comes after this one
 
@@ -145,12 +148,12 @@ class Detector:
         """
         return self._seen
 
-    def wait_for_run(self, timeout: float) -> None:
-        """Wait until the network has begun on another picture, but at most so many seconds.
+    def wait_for_run(self) -> None:
+        """Wait until the network has begun on another picture, but at most LONGEST_WAIT.
 
         It then leaves Python's lock to others for as long as it takes.
         """
-        before, end = self._runs, time.monotonic() + timeout
+        before, end = self._runs, time.monotonic() + LONGEST_WAIT
         while self._runs == before and time.monotonic() < end:
             time.sleep(POLL)
 
@@ -210,14 +213,22 @@ class Detector:
             self._wanted = (selection, mask)
         return select_detections(output.boxes, output.scores, output.size, selection, mask)
 
-    def warm(self, image_hw: tuple[int, int]) -> None:
+    def warm(self, image_hw: tuple[int, int], beside: Detector | None = None) -> None:
         """Build what pictures of this height and width will need, and run it till it is ready.
+
+        Args:
+            image_hw: Height and width.
+            beside: As for the class. Sessions take the memory for a run from one another: begun
+                between two of its runs, this one would take what it needs for the next, and it
+                would have to get new memory from the system meanwhile.
 
         Raises:
             ModelError: If the model fails on pictures of this shape, or breaks the contract.
         """
         picture = Picture.of_bgr(np.zeros((*image_hw, 3), np.uint8))
         for _ in range(WARM_RUNS):
+            if beside:
+                beside.wait_for_run()
             self.detect(picture, Selection())
 
     def _session(self, input_hw: tuple[int, int]) -> ort.InferenceSession:

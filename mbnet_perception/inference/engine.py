@@ -24,8 +24,6 @@ KEPT = 2
 
 PACE = 0.0005  # seconds that a thread which builds works before it lets another one go first
 
-LONGEST_WAIT = 0.1  # seconds; where no picture comes in that time, none is held up
-
 # Linux's number for sched_setattr(2), which glibc has as a function from 2.41 on alone.
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 KEEP_POLICY = 0x08  # SCHED_FLAG_KEEP_POLICY
@@ -92,7 +90,7 @@ class Engine:
                 new = self._kept.get(point) or self._build(point)
                 for size in old.seen:
                     if size not in new.seen:
-                        new.warm(size)
+                        new.warm(size, old)
             judge(new.classes)
             self._active = (point, new)
             self._kept.pop(point, None)
@@ -102,7 +100,7 @@ class Engine:
                 gone = self._kept.pop(next(iter(self._kept)))
                 # ONNX Runtime takes a session down with Python's lock held, for some milliseconds.
                 # The thread that detects does not need it while the network runs.
-                new.wait_for_run(LONGEST_WAIT)
+                new.wait_for_run()
                 del gone
 
     def _build(self, point: OperatingPoint) -> Detector:
@@ -111,7 +109,8 @@ class Engine:
         at_hand = (self._active, *self._kept.items())
         model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
         camera = next(reversed(self.detector.seen), None)
-        return load_detector(self._library, point, self._threads, model, camera)
+        beside = self._active[1]
+        return load_detector(self._library, point, self._threads, model, camera, beside)
 
 
 @contextmanager
@@ -194,6 +193,7 @@ def load_detector(
     num_threads: int = 0,
     model: ModelContent | None = None,
     camera: tuple[int, int] | None = None,
+    beside: Detector | None = None,
 ) -> Detector:
     """The detector of an operating point.
 
@@ -203,10 +203,12 @@ def load_detector(
         num_threads: Of ONNX Runtime; 0 means one less than there are cores.
         model: What the point's file holds, where it was read and checked already.
         camera: Height and width of the pictures to be warm for; None for the usual ones.
+        beside: One that another thread runs meanwhile, which is not to be held up.
 
     Raises:
         ModelError: If there is no such model, or it cannot be used.
     """
     entry = library.find(point)
     origin = str(library.folder / entry.file)
-    return Detector(model or library.read(entry), point.resolution, num_threads, origin, camera)
+    content = model or library.read(entry)
+    return Detector(content, point.resolution, num_threads, origin, camera, beside)

@@ -35,7 +35,7 @@ from mbnet_perception.core.images import ImageFormatError, Picture
 from mbnet_perception.core.ledger import Outcome
 from mbnet_perception.core.stamps import MAX_AGE, SECOND, StampClock, StampFault
 from mbnet_perception.inference.detector import Detector, Output
-from mbnet_perception.inference.engine import LONGEST_WAIT, Engine
+from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.format import ModelError
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 from mbnet_perception.nodes.answerer import Answerer
@@ -665,7 +665,7 @@ class DetectorNode(LifecycleNode):
 
         engine.switch(point, judge)
         # To tell of it takes Python's lock for milliseconds, which no frame needs while it runs.
-        engine.detector.wait_for_run(LONGEST_WAIT)
+        engine.detector.wait_for_run()
 
     def _announce_switch(self, _: Future[None]) -> None:
         if self.context.ok():

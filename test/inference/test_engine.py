@@ -92,7 +92,7 @@ def alive(monkeypatch):
         return detector
 
     monkeypatch.setattr(engine_module, "load_detector", record)
-    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(detector_module, "LONGEST_WAIT", 0.001)
     return detectors
 
 
@@ -166,12 +166,12 @@ def test_switching_to_what_runs_does_nothing(library, sessions):
 
 def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library, monkeypatch):
     """Which takes Python's lock, that the thread that detects does not need just then."""
-    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 20.0)
     engine = Engine(library, SMALL, num_threads=1)
     assert answer(engine) == SMALL_ANSWER
     old = engine.detector
     for point in (SMALL_AT_96, LARGE_AT_64):
         engine.switch(point)
+    monkeypatch.setattr(detector_module, "LONGEST_WAIT", 20.0)
     running, running_at_end, waited_for, stop = [], [], Event(), Event()
     real_run, real_wait = Detector._run, Detector.wait_for_run
 
@@ -182,9 +182,9 @@ def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library
         running.pop()
         return result
 
-    def wait_for_run(self, timeout):
+    def wait_for_run(self):
         waited_for.set()
-        real_wait(self, timeout)
+        real_wait(self)
 
     monkeypatch.setattr(Detector, "_run", run)
     monkeypatch.setattr(Detector, "wait_for_run", wait_for_run)
@@ -208,8 +208,48 @@ def test_the_old_model_is_taken_down_while_the_network_runs_on_a_picture(library
     assert running_at_end == [engine.detector]
 
 
+def test_a_new_model_is_warmed_while_the_old_one_runs_on_a_picture(library, monkeypatch):
+    """Else it would take the memory that the old one needs for its next run."""
+    engine = Engine(library, SMALL, num_threads=1)
+    assert answer(engine) == SMALL_ANSWER
+    old = engine.detector
+    running, beside, stop = [], [], Event()
+    real_run = Detector._run
+
+    def run(self, *args):
+        if self is not old:
+            beside.append(list(running))
+            return real_run(self, *args)
+        running.append(self)
+        result = real_run(self, *args)
+        sleep(0.02)  # as long as a network takes
+        running.pop()
+        return result
+
+    monkeypatch.setattr(Detector, "_run", run)
+
+    def detect():
+        while not stop.is_set():
+            old.detect(IMAGE, Selection())
+            sleep(0.05)
+
+    thread = Thread(target=detect)
+    thread.start()
+    try:
+        for point in (SMALL_AT_96, LARGE_AT_64, LARGE):
+            old.wait_for_run()
+            while running:
+                sleep(0.001)
+            engine.switch(point)
+            engine._active = (SMALL, old)  # so that it is beside each of them
+    finally:
+        stop.set()
+        thread.join()
+    assert beside == [[old]] * 3 * detector_module.WARM_RUNS
+
+
 def test_a_switch_does_not_wait_for_pictures_that_do_not_come(library, monkeypatch):
-    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.01)
+    monkeypatch.setattr(detector_module, "LONGEST_WAIT", 0.01)
     engine = Engine(library, SMALL, num_threads=1)
     old = ref(engine.detector)
     for point in (SMALL_AT_96, LARGE_AT_64, LARGE):
@@ -251,7 +291,7 @@ def test_one_that_was_kept_and_fails_on_a_new_camera_is_not_switched_to(library,
     engine.switch(LARGE)
     answer(engine, TALL)
 
-    def fail(self, size):
+    def fail(self, size, beside):
         raise ModelError(f"does not run on {size}")
 
     with monkeypatch.context() as patch:
@@ -399,7 +439,7 @@ from pathlib import Path
 from mbnet_perception.inference import detector, engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint
 
-engine.LONGEST_WAIT = 0.001
+detector.LONGEST_WAIT = 0.001
 if sys.argv[1] == "apart":
     detector._share_memory = lambda options: None
 library = ModelLibrary()

@@ -8,6 +8,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.context import Context
 from vision_msgs.msg import Detection2DArray
 
+from mbnet_perception.inference import detector as detector_module
 from mbnet_perception.inference import engine as engine_module
 from mbnet_perception.inference.engine import Engine
 from mbnet_perception.inference.models import ModelLibrary, OperatingPoint, add_model
@@ -243,7 +244,7 @@ def test_switches_go_round_and_then_to_and_fro():
 
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_an_engine_builds_for_the_first_kind_of_switches_alone(make_library, monkeypatch, count):
-    monkeypatch.setattr(engine_module, "LONGEST_WAIT", 0.001)
+    monkeypatch.setattr(detector_module, "LONGEST_WAIT", 0.001)
     engine = Engine(make_library(SEVERAL), FOUR[0], 1)
     built, load = [], engine_module.load_detector
 
