@@ -346,29 +346,31 @@ class Bench:
             :func:`switch_figures` of the two kinds of changes, by their names.
         """
         spans: list[tuple[int, int]] = []
+        rests: list[tuple[int, int]] = []
         with self.detector(), self.process("benchmark_camera", {"rate": rate}):
             self._enable(DETECTOR, True)
             self._expect_pictures(DETECTOR, self.listener.read_answers)
             self.pause(SETTLING)
-            settled = time.time_ns()
+            since = time.time_ns()
             self.pause(REST)
             for point in (*built, *kept):
                 begun = time.time_ns()
+                rests.append((since, begun))
                 self._set(point)
                 self.pause(REST / 2)  # the change is over then, or long
                 self.spin(partial(self._runs, point), SWITCH_LIMIT, f"no change to {point}")
                 ended = self.listener.changed
                 spans.append((begun, ended))
                 self.listener.read_answers()  # before there are too many
+                since = time.time_ns()  # to read them takes a core, just when the network runs
                 # So that a time as long as the change fits between two answers of the rest.
                 self.pause(max(REST / 2, 2 * (ended - begun) / 1e9, ENOUGH / rate))
-            end = time.time_ns()
+            rests.append((since, time.time_ns()))
         published = [done for _, done in self.listener.read_answers()]
         first = len(built)  # of those that are kept
-        between = spans[first - 1][1], spans[first][0]
         figures = {
-            "built": switch_figures(published, settled, spans[:first], between[1]),
-            "kept": switch_figures(published, between[0], spans[first:], end),
+            "built": switch_figures(published, spans[:first], rests[: first + 1]),
+            "kept": switch_figures(published, spans[first:], rests[first:]),
         }
         for kind, points in (("built", built), ("kept", kept)):
             for one, point in zip(figures[kind]["switches"], points, strict=True):
@@ -499,42 +501,38 @@ def largest_gap(published: Sequence[int], begun: int, ended: int) -> float:
 
 
 def switch_figures(
-    published: Sequence[int], settled: int, spans: Sequence[tuple[int, int]], end: int
+    published: Sequence[int], spans: Sequence[tuple[int, int]], rests: Sequence[tuple[int, int]]
 ) -> dict[str, Any]:
-    """Compare the gaps between answers during switches with those between the switches.
+    """Compare the gaps between answers during switches with those at rest.
 
     The largest gap is larger the longer one looks. So each switch's is compared with the largest
-    gaps of windows between the switches, each of them as long as a switch takes: what a computer
+    gaps of windows of the rests, each of them as long as a switch takes: what a computer
     that is held up itself does to these, it does to switches too.
 
     Args:
         published: When answers were published, ns, in order.
-        settled: From when on they count, ns.
         spans: From when to when a switch was under way, ns, in order.
-        end: Until when answers count, ns.
+        rests: From when to when nothing but the camera and the detector was at work, ns, in order.
 
     Returns:
         Figures ready for JSON.
 
     Raises:
-        ValueError: If no answer came before and after each switch, or nowhere between two of them
-            do answers come for as long as a switch takes.
+        ValueError: If no answer came before and after each switch, or in no rest do answers come
+            for as long as a switch takes.
     """
     largest = [largest_gap(published, *span) for span in spans]
     window = int(median(ended - begun for begun, ended in spans))
-    bounds = pairwise([settled, *chain.from_iterable(spans), end])
-    rests = [
-        [done for done in published if since <= done <= until] for since, until in [*bounds][::2]
-    ]
-    usual_p50 = percentile(chain.from_iterable(map(gaps, rests)), 50)
+    answers = [[done for done in published if since <= done <= until] for since, until in rests]
+    usual_p50 = percentile(chain.from_iterable(map(gaps, answers)), 50)
     windows = [
         largest_gap(rest, begun, begun + window)
-        for rest in rests
+        for rest in answers
         if rest
         for begun in range(rest[0], rest[-1] - window + 1, window)
     ]
     if not windows:
-        raise ValueError(f"no answers came for {window / 1e9:.1f} s between two switches")
+        raise ValueError(f"no answers came for {window / 1e9:.1f} s of rest")
 
     def median_and_max(seconds: Sequence[float], unit: float) -> dict[str, float]:
         return {"median": median(seconds) / unit, "max": max(seconds) / unit}

@@ -142,7 +142,8 @@ def test_switches_are_compared_with_the_time_between_them():
         *range(670 * MS, 690 * MS, tenth),  # after it has ended
     ]
     spans = [(205 * MS, 245 * MS), (415 * MS, 455 * MS)]
-    figures = switch_figures(published, 20 * MS, spans, 665 * MS)
+    rests = [(20 * MS, 205 * MS), (245 * MS, 415 * MS), (455 * MS, 665 * MS)]
+    figures = switch_figures(published, spans, rests)
     # From 200 to 230, and from 410 to 430.
     assert [one["largest_gap_ms"] for one in figures["switches"]] == pytest.approx([30, 20])
     assert figures["largest_gap_ms"] == pytest.approx({"median": 25, "max": 30})
@@ -173,7 +174,9 @@ def test_the_usual_largest_gap_is_of_windows_as_long_as_a_switch(
     # From 30 to 60, from 230 to 260 and so on nothing, else one each 10 ms.
     published = [t * MS for t in range(0, 1300, 10) if t % 200 not in (40, 50)]
     spans = [(begun * MS, (begun + length) * MS) for begun in (300, 700)]
-    figures = switch_figures(published, 0, spans, 1290 * MS)
+    first, second = spans
+    rests = [(0, first[0]), (first[1], second[0]), (second[1], 1290 * MS)]
+    figures = switch_figures(published, spans, rests)
     windows = figures["windows"]
     assert windows["largest_gap_ms"] == pytest.approx({"median": usual_largest, "max": 30})
     assert (windows["count"], windows["beyond"]) == (count, beyond)
@@ -181,12 +184,11 @@ def test_the_usual_largest_gap_is_of_windows_as_long_as_a_switch(
 
 
 def test_switches_without_a_rest_between_them_cannot_be_compared():
-    with pytest.raises(ValueError, match=r"no answers came for 0.1 s between two switches"):
+    with pytest.raises(ValueError, match=r"no answers came for 0.1 s of rest"):
         switch_figures(
             [t * MS for t in range(0, 300, 10)],
-            0,
             [(50 * MS, 150 * MS), (160 * MS, 260 * MS)],
-            290 * MS,
+            [(0, 50 * MS), (150 * MS, 160 * MS), (260 * MS, 290 * MS)],
         )
 
 
