@@ -225,6 +225,7 @@ class Detector:
         Raises:
             ModelError: If the model fails on pictures of this shape, or breaks the contract.
         """
+        self._session(input_size(image_hw, self.resolution))  # which takes longer than a run
         picture = Picture.of_bgr(np.zeros((*image_hw, 3), np.uint8))
         for _ in range(WARM_RUNS):
             if beside:

@@ -109,8 +109,7 @@ class Engine:
         at_hand = (self._active, *self._kept.items())
         model = next((d.model for at, d in at_hand if self._library.find(at) == entry), None)
         camera = next(reversed(self.detector.seen), None)
-        beside = self._active[1]
-        return load_detector(self._library, point, self._threads, model, camera, beside)
+        return load_detector(self._library, point, self._threads, model, camera, self.detector)
 
 
 @contextmanager

@@ -192,6 +192,23 @@ def test_a_picture_at_reduced_scale_is_told_of_in_camera_pixels(make_model, heig
     assert detector.seen == ((height, width),)
 
 
+def test_one_beside_is_waited_for_when_the_session_is_built(make_model, monkeypatch):
+    detector = detector_of(make_model(BOXES, SCORES))
+    built, waits, make_session = [], [], detector_module.make_session
+
+    def make(*args):
+        built.append(args)
+        return make_session(*args)
+
+    class Beside:
+        def wait_for_run(self):
+            waits.append(len(built))
+
+    monkeypatch.setattr(detector_module, "make_session", make)
+    detector.warm((50, 100), Beside())
+    assert waits == [1] * detector_module.WARM_RUNS
+
+
 def test_it_knows_which_pictures_it_ran_on(make_model):
     detector = detector_of(make_model(BOXES, SCORES))
     assert detector.seen == ()
