@@ -39,6 +39,9 @@ MESSAGE_CLASSES = {
 CLOCK_PERIOD = 0.01  # seconds
 SETTLING = 0.3  # seconds from when a subscriber is seen to when it has seen us too
 STAMPS_KEPT = 100
+# Messages kept to be sent again. With 10, a subscriber that was held up for 0.3 s lost pictures at
+# 150 a second; Fast DDS alone may hold one up for as long (Fast-DDS, issue 6535).
+DEPTH = 100
 
 
 @dataclass(frozen=True)
@@ -218,7 +221,7 @@ class ReplayNode(Node):
         return self.create_publisher(
             MESSAGE_CLASSES[message_type],
             topic,
-            QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE),
+            QoSProfile(depth=DEPTH, reliability=ReliabilityPolicy.RELIABLE),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
 

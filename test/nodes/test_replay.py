@@ -44,6 +44,24 @@ def nanoseconds(header):
     return header.stamp.sec * 10**9 + header.stamp.nanosec
 
 
+# Stops itself at the first picture; once it is made to go on, prints how many pictures came.
+STOPPING = """
+import os, signal, sys, time, rclpy
+from sensor_msgs.msg import Image
+rclpy.init()
+node = rclpy.create_node("stopping")
+heard = []
+node.create_subscription(Image, sys.argv[1], heard.append, 100)
+while not heard:
+    rclpy.spin_once(node, timeout_sec=1.0)
+os.kill(os.getpid(), signal.SIGSTOP)
+end = time.monotonic() + float(sys.argv[3])
+while len(heard) < int(sys.argv[2]) and time.monotonic() < end:
+    rclpy.spin_once(node, timeout_sec=0.1)
+print(len(heard))
+"""
+
+
 class Listener:
     """Subscribes to topics; starts replays and waits for what they bring."""
 
@@ -128,6 +146,21 @@ def test_the_first_picture_waits_for_as_many_subscribers_as_asked(listener, driv
     assert not first
     second = listener.hear(CompressedImage, bags.IMAGE_TOPIC)
     listener.until(lambda: len(first) == len(second) == PICTURES)
+
+
+def test_a_subscriber_that_is_held_up_gets_every_picture_afterwards(listener, drive):
+    topic = "/camera/image_raw"  # raw: more than the middleware's shared memory holds
+    arguments = [topic, str(PICTURES), str(DEADLINE / 2)]
+    pipe = subprocess.PIPE
+    stopping = subprocess.Popen(
+        [sys.executable, "-c", STOPPING, *arguments], stdout=pipe, stderr=pipe, text=True
+    )
+    listener.processes.append(stopping)
+    images = listener.hear(Image, topic)
+    listener.start(drive, fps=150, raw="true", subscribers=2)
+    listener.until(lambda: len(images) == PICTURES)
+    stopping.send_signal(signal.SIGCONT)
+    assert listener.ended(stopping) == (0, f"{PICTURES}\n", "")
 
 
 def test_the_pace_is_that_of_the_recording_times_the_rate(listener, drive):
