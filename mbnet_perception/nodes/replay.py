@@ -42,6 +42,7 @@ STAMPS_KEPT = 100
 # Messages kept to be sent again. With 10, a subscriber that was held up for 0.3 s lost pictures at
 # 150 a second; Fast DDS alone may hold one up for as long (Fast-DDS, issue 6535).
 DEPTH = 100
+LONGEST_RESENDING = 10.0  # seconds at the end; many large pictures may take several heartbeats
 
 
 @dataclass(frozen=True)
@@ -202,8 +203,9 @@ class ReplayNode(Node):
             self._stamps.clear()  # the same pictures come again, at another time
         # What was lost on the way is sent again when a subscriber asks for it, which it does at the
         # middleware's next heartbeat: every 3 s with Fast DDS.
+        end = time.monotonic() + LONGEST_RESENDING
         for publisher in self._publishers_of.values():
-            publisher.wait_for_all_acked(Duration(seconds=4))
+            publisher.wait_for_all_acked(Duration(seconds=max(0.0, end - time.monotonic())))
 
     def _read_parameters(self) -> ReplaySettings:
         # Any type is let in, so that `fps:=5` need not be `fps:=5.0`; the settings judge.

@@ -1,3 +1,4 @@
+import re
 import shutil
 import signal
 import time
@@ -106,8 +107,10 @@ def test_a_budget_is_held_by_stepping_down_and_every_step_is_told(rig, ladder_fi
     status, values = governor(detector)
     assert status.level == DiagnosticStatus.OK
     assert int(values["steps"]) >= 1
-    assert f"to {running(detector)}, as p90 1" in values["last_step"]
-    assert "ms is over the budget of 100 ms" in values["last_step"]
+    step = values["last_step"]
+    p90 = re.search(r"as p90 (\d+) ms is over the budget of 100 ms", step)
+    assert f"to {running(detector)}, {p90[0]}" in step
+    assert int(p90[1]) >= 150
     assert values["last_step"] in status.message
     assert values["rung_3"] == f"{SLOWEST}: 150.0 ms"
     assert f"governor steps to {running(detector)}" in capfd.readouterr().err

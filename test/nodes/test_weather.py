@@ -113,7 +113,6 @@ class Rig:
 def rig(monkeypatch):
     monkeypatch.setattr(weather, "DIAGNOSTICS_PERIOD", 0.1)
     monkeypatch.setattr(weather, "WATCH_PERIOD", 0.05)
-    monkeypatch.setattr(weather, "SILENCE", 0.3)
     started = []
 
     def start(*ros_args, listening=True, cameras=(CAMERA,), **options):
@@ -307,7 +306,8 @@ def test_a_camera_is_subscribed_to_only_while_somebody_listens(rig, street):
     one.pictures(raw(street))
 
 
-def test_when_no_picture_comes_the_status_says_why(rig):
+def test_when_no_picture_comes_the_status_says_why(rig, monkeypatch):
+    monkeypatch.setattr(weather, "SILENCE", 0.3)
     one = rig()
     one.peer.destroy_publisher(one.cameras[CAMERA])
     one.until(lambda: one.next_status()[0].level == DiagnosticStatus.WARN)
