@@ -155,7 +155,7 @@ def test_frames_that_wait_when_the_node_is_deactivated_are_stale_and_the_books_b
 
 
 def test_enable_unsubscribes_and_subscribes(ask):
-    detector, call = ask()
+    detector, call = ask("-p", "stale_after_ms:=20000")
     detector.answer(detector.raw(GREY, header=detector.now()))
     response = enable(call, False)
     assert (response.success, response.message) == (True, "disabled")
