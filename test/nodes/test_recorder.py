@@ -246,7 +246,8 @@ def test_pictures_answers_truth_and_accounts_are_matched_by_stamp(start):
     assert any("received 3   lost 1" in line for line in describe(summary))
 
 
-def test_when_asked_to_end_the_last_answers_are_waited_for(start):
+def test_when_asked_to_end_the_last_answers_are_waited_for(start, monkeypatch):
+    monkeypatch.setattr(recorder, "QUIET", DEADLINE)
     node, peer = start()
     node.record(until(peer.connected))
     peer.camera.publish(Image(header=header(7000)))
