@@ -247,9 +247,9 @@ def test_pictures_answers_truth_and_accounts_are_matched_by_stamp(start):
 
 
 def test_when_asked_to_end_the_last_answers_are_waited_for(start, monkeypatch):
-    monkeypatch.setattr(recorder, "QUIET", DEADLINE)
     node, peer = start()
     node.record(until(peer.connected))
+    monkeypatch.setattr(recorder, "QUIET", DEADLINE)
     peer.camera.publish(Image(header=header(7000)))
 
     def late():
