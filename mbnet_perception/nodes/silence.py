@@ -92,13 +92,19 @@ def reason_for_silence(
     if not matching:
         return _other_qos(topic, asked, of_type[0])
     reason = f"{_name(matching[0])} publishes {topic} and its QoS matches, but nothing comes"
+    reliable = [p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in matching]
     if asked_type == IMAGE.type_name and asked.reliability == ReliabilityPolicy.BEST_EFFORT:
         reason += (
             "; it may be idle, or its pictures get lost, as large ones do over best effort: try "
             "image_transport: compressed, or start the camera with config/fastdds.xml"
         )
-        if all(p.qos_profile.reliability == ReliabilityPolicy.RELIABLE for p in matching):
+        if all(reliable):
             reason += f", or qos_overrides.{topic}.subscription.reliability: reliable"
+    elif asked_type == COMPRESSED_IMAGE.type_name and any(reliable):
+        reason += (
+            "; it may be idle, or another of its subscribers stood still, after which Fast DDS may "
+            "send nothing more: restart the camera, with config/fastdds.xml"
+        )
     others = [publisher for publisher in of_type if any(_mismatches(publisher, asked))]
     return f"{reason}; {_other_qos(topic, asked, others[0])}" if others else reason
 
