@@ -305,10 +305,15 @@ def test_each_turn_has_a_neighbour_to_be_compared_with(result):
         assert 0 < len(result[part][spread]["each"]) <= 5
 
 
+def test_each_frame_of_a_paced_camera_is_answered(result):
+    # Under overload hundreds come in a second, and a listener held up may miss some.
+    assert result["paced"]["answered"] == result["paced"]["processed"]
+
+
 @pytest.mark.parametrize("part", ["paced", "overload"])
 def test_the_accounts_of_the_frames_are_consistent(result, part):
     part = result[part]
-    assert part["answered"] == part["processed"] > 0
+    assert 0 < part["answered"] <= part["processed"]
     settled = sum(part[name] for name in ("processed", "superseded", "stale", "failed"))
     assert part["received"] == settled
     assert part["waiting"] == part["failed"] == part["stale"] == 0

@@ -263,7 +263,7 @@ def test_when_asked_to_end_the_last_answers_are_waited_for(start, monkeypatch):
     timer.join()
 
 
-def test_a_node_that_gives_account_later_than_the_detector_is_waited_for(start):
+def test_a_node_that_gives_account_later_than_the_detector_is_waited_for(start, monkeypatch):
     node, peer = start()
     weather = Node("weather")
     diagnostics = weather.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -277,6 +277,7 @@ def test_a_node_that_gives_account_later_than_the_detector_is_waited_for(start):
     report("0")
     peer.camera.publish(Image(header=header(7000)))
     node.record(until(lambda: node.recording.sent))
+    monkeypatch.setattr(recorder, "QUIET", DEADLINE)
     peer.answer(7000)
     peer.report()
     timer = Timer(0.3, report, ["1"])
