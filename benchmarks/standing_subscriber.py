@@ -33,8 +33,10 @@ SIZES = (3_000, 30_000, 60_000)  # bytes
 STARTING = 20.0  # seconds
 
 
-def send_pictures(rate: float, size: int) -> None:
-    """Be the camera."""
+def send_pictures(rate: float, size: int, roomy: bool) -> None:
+    """Be the camera, with config/fastdds.xml if roomy."""
+    if roomy:
+        os.environ.update(camera_environment(os.environ))
     rclpy.init()
     publisher = Node("camera").create_publisher(CompressedImage, TOPIC, RELIABLE)
     picture = CompressedImage(format="jpeg", data=bytes(size))
@@ -67,14 +69,9 @@ def count_pictures(rate: float, size: int, seconds: float, roomy: bool) -> list[
     node.create_subscription(CompressedImage, TOPIC, heard.append, COMPRESSED_IMAGE.qos)
 
     def start_camera() -> BaseProcess:
-        usual = dict(os.environ)
-        if roomy:
-            os.environ.update(camera_environment(usual))
-        camera = processes.Process(target=send_pictures, args=(rate, size))
+        camera = processes.Process(target=send_pictures, args=(rate, size, roomy))
         camera.start()
         started.append(camera)
-        os.environ.clear()
-        os.environ.update(usual)
         heard.clear()
         end = time.monotonic() + STARTING
         while not heard:
